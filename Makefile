@@ -1,0 +1,11 @@
+.PHONY: build test lint
+
+build:
+	go build ./...
+
+test:
+	go test ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
