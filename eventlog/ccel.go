@@ -1,0 +1,76 @@
+package eventlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"tallystick/rtmr"
+)
+
+// The CCEL ACPI table (ACPI 6.5 §5.2.34) is 56 bytes: the 36-byte header,
+// u8 CC type, u8 subtype, u16 reserved, u64 minimum length, u64 start address.
+// Linux shows it apart from its log, which is in .../acpi/tables/data/CCEL.
+const (
+	acpiSignature = "CCEL"
+	acpiTableSize = 56
+)
+
+// endOfLog is what an index and a type read as in the data area's unused
+// rest, which firmware fills with 0xFF.
+const endOfLog = 0xFFFFFFFF
+
+var errTableOnly = errors.New("the ACPI table alone, without the log: expected the file data/CCEL beside it")
+
+// skipACPITable moves past a CCEL table in front of the log.
+func (r *Reader) skipACPITable() error {
+	b, err := r.in.Peek(acpiTableSize)
+	if err != nil || string(b[:4]) != acpiSignature {
+		return nil
+	}
+	if n := binary.LittleEndian.Uint32(b[4:]); n != acpiTableSize {
+		return r.syntaxError(4, "ACPI table length", fmt.Errorf("%d, expected %d", n, acpiTableSize))
+	}
+	r.realm = b[36] == ccTypeARM
+	r.in.Skip(acpiTableSize)
+	if _, err := r.in.Peek(1); err != nil {
+		return r.syntaxError(0, "CC event log", errTableOnly)
+	}
+	return nil
+}
+
+// ccTypeARM is the CC type of Arm CCA in the CCEL table.
+const ccTypeARM = 3
+
+// ccRegister returns the register of a CC-MR index. TDX has SHA-384 alone, so
+// a CC log in another algorithm is that of a realm.
+func (r *Reader) ccRegister(i CCMRIndex) (rtmr.Register, bool) {
+	reg, ok := i.Register()
+	if !ok || !r.realm {
+		return reg, ok
+	}
+	if reg.Static() {
+		return rtmr.RIM, true
+	}
+	return rtmr.Index(reg.Index()).REM()
+}
+
+// finishPadding reads the rest of a padded log, which must be all of one byte,
+// and warns where it is not: what stands behind the end of a log is read by
+// nobody and measured by nothing.
+func (r *Reader) finishPadding(fill byte) error {
+	start := r.in.Offset()
+	for {
+		b, err := r.in.Peek(4096)
+		for i, c := range b {
+			if c != fill {
+				r.warn("offset %d: data behind the end of the log at offset %d, which is not part of it", r.in.Offset()+int64(i), start)
+				return nil
+			}
+		}
+		r.in.Skip(len(b))
+		if err != nil {
+			return sourceError(err)
+		}
+	}
+}
