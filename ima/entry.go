@@ -1,0 +1,170 @@
+package ima
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"tallystick/rtmr"
+)
+
+const (
+	templateIMA = "ima"
+	// imaNameSize is the size to which the template "ima" pads a name before
+	// hashing: IMA_EVENT_NAME_LEN_MAX + 1 (security/integrity/ima/ima.h).
+	imaNameSize = 256
+)
+
+// Entry is one entry of a measurement list. It implements rtmr.Entry.
+type Entry struct {
+	template string
+	data     []byte
+	order    binary.ByteOrder
+	md5      bool // the template "ima" with a 16-byte digest
+
+	recorded rtmr.Digest   // the list's own template hash
+	computed []rtmr.Digest // what the template data hash to
+}
+
+// NewEntry makes an entry of a template's name and its template data (the
+// "{u32 len, data}*" blob; for the template "ima" digest ‖ name), such as CEL's
+// ima_template content carries. order is that of the lengths in the blob.
+func NewEntry(template string, data []byte, order binary.ByteOrder) *Entry {
+	return &Entry{template: template, data: data, order: order}
+}
+
+// Template returns the template's name as the list has it: "ima-ng", or a
+// format string such as "d-ng|n-ng|sig" for a custom one.
+func (e *Entry) Template() string { return e.template }
+
+// Type returns the template's name.
+func (e *Entry) Type() string { return e.template }
+
+// Data returns the template data: what the template hash is a hash of.
+func (e *Entry) Data() []byte { return e.data }
+
+// Order returns the byte order of the lengths in the template data.
+func (e *Entry) Order() binary.ByteOrder { return e.order }
+
+// Recorded returns the template hash that the list gives; its Sum is nil for
+// an entry that did not come from a list.
+func (e *Entry) Recorded() rtmr.Digest { return e.recorded }
+
+// Violation reports whether the entry is a violation: the list has zeros for
+// its template hash, and the register was extended with 0xFF
+// (ima_api.c, ima_add_violation).
+func (e *Entry) Violation() bool { return len(e.recorded.Sum) > 0 && allZero(e.recorded.Sum) }
+
+// Name returns the entry's file name or event name, "" if it has none.
+func (e *Entry) Name() string {
+	for _, f := range e.fields() {
+		if f.id == "n" || f.id == "n-ng" {
+			return string(bytes.TrimRight(f.data, "\x00"))
+		}
+	}
+	return ""
+}
+
+// BootAggregate returns the digest over the boot registers that the kernel
+// puts into its first entry; ok is false for every other entry. Linux after
+// 6.12 may call it boot_aggregate_late.
+func (e *Entry) BootAggregate() (d rtmr.Digest, ok bool) {
+	if !bytes.Contains(e.data, []byte("boot_aggregate")) || e.template == templateIMA && len(e.data) < 20 {
+		return d, false
+	}
+	if n := e.Name(); n != "boot_aggregate" && n != "boot_aggregate_late" {
+		return d, false
+	}
+	for _, f := range e.fields() {
+		switch f.id {
+		case "d":
+			return rtmr.Digest{Alg: rtmr.SHA1, Sum: f.data}, len(f.data) == rtmr.SHA1.Size()
+		case "d-ng", "d-ngv2":
+			prefix, sum, _ := bytes.Cut(f.data, []byte{0})
+			name := strings.TrimPrefix(strings.TrimSuffix(string(prefix), ":"), "ima:")
+			alg, err := rtmr.ParseAlg(name)
+			return rtmr.Digest{Alg: alg, Sum: sum}, err == nil && len(sum) == alg.Size()
+		}
+	}
+	return d, false
+}
+
+// Detail renders the entry's fields on one line.
+func (e *Entry) Detail() string {
+	fields := e.fields()
+	if fields == nil && len(e.data) > 0 {
+		return "[" + preview(e.data) + "]"
+	}
+	var parts []string
+	for _, f := range fields {
+		if s := f.render(e.order); s != "" {
+			parts = append(parts, s)
+		}
+	}
+	if e.Violation() {
+		parts = append(parts, "(violation)")
+	}
+	return strings.Join(parts, " ")
+}
+
+// Verify tells whether d is the template hash of the entry's data. A
+// violation's hash is zeros in the list and 0xFF in the register, whatever
+// its data, so it cannot be checked.
+func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
+	if e.Violation() || allZero(d.Sum) || allFF(d.Sum) || !d.Alg.Available() {
+		return rtmr.CannotCheck, nil
+	}
+	if d.Alg == e.recorded.Alg {
+		d.Sum = e.recorded.Sum
+	}
+	want := e.hash(d.Alg)
+	if bytes.Equal(want, d.Sum) || isPadded(d.Sum, e.hash(rtmr.SHA1)) {
+		return rtmr.Verified, nil
+	}
+	return rtmr.Contradicts, want
+}
+
+// hash returns the template hash in an algorithm, kept or made now.
+func (e *Entry) hash(a rtmr.Alg) []byte {
+	for _, d := range e.computed {
+		if d.Alg == a {
+			return d.Sum
+		}
+	}
+	return e.appendHash(nil, a)
+}
+
+// appendHash appends the template hash: H(data), but for the template "ima",
+// whose name is padded with zeros to 256 bytes
+// (ima_crypto.c, ima_calc_field_array_hash_tfm).
+func (e *Entry) appendHash(dst []byte, a rtmr.Alg) []byte {
+	if e.template != templateIMA || len(e.data) < e.imaDigestSize() {
+		return a.AppendHash(dst, e.data)
+	}
+	var buf [20 + imaNameSize]byte
+	d := e.imaDigestSize()
+	n := copy(buf[:d], e.data)
+	copy(buf[n:n+imaNameSize], e.data[d:])
+	return a.AppendHash(dst, buf[:n+imaNameSize])
+}
+
+func (e *Entry) imaDigestSize() int {
+	if e.md5 {
+		return 16
+	}
+	return min(20, len(e.data))
+}
+
+// isPadded reports whether sum is a SHA-1 digest with zeros behind it.
+func isPadded(sum, sha1 []byte) bool {
+	return len(sum) > len(sha1) && bytes.HasPrefix(sum, sha1) && allZero(sum[len(sha1):])
+}
+
+func allZero(b []byte) bool {
+	return !slices.ContainsFunc(b, func(c byte) bool { return c != 0 })
+}
+
+func allFF(b []byte) bool {
+	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c != 0xFF })
+}

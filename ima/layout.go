@@ -1,0 +1,189 @@
+package ima
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+
+	"tallystick/rtmr"
+)
+
+const (
+	maxName = 4096     // a template's name; custom formats reach some 100 bytes
+	maxData = 16 << 20 // an entry's template data; signatures and buffers reach some 100 KB
+	maxPCR  = rtmr.NumPCRs - 1
+)
+
+// Layout is what a list does not say of itself and its content shows: the
+// template hashes' algorithm and the byte order.
+type Layout struct {
+	Alg   rtmr.Alg
+	Order binary.ByteOrder
+}
+
+// DetectSize is how many bytes from a list's beginning Detect can make use of.
+const DetectSize = 64 << 10
+
+var layouts = []Layout{
+	{rtmr.SHA1, binary.LittleEndian}, {rtmr.SHA256, binary.LittleEndian},
+	{rtmr.SHA384, binary.LittleEndian}, {rtmr.SHA512, binary.LittleEndian},
+	{rtmr.SHA1, binary.BigEndian}, {rtmr.SHA256, binary.BigEndian},
+	{rtmr.SHA384, binary.BigEndian}, {rtmr.SHA512, binary.BigEndian},
+}
+
+// Detect recognises a binary list by its first records: the layout under
+// which most of the first eight are well-formed, where a template hash that
+// the data prove counts for more than form alone.
+func Detect(prefix []byte) (Layout, bool) {
+	var best Layout
+	score := 0
+	for _, l := range layouts {
+		if s := l.score(prefix); s > score {
+			best, score = l, s
+		}
+	}
+	return best, score > 0
+}
+
+// score counts the well-formed records among the first eight; 0 if one is not.
+func (l Layout) score(prefix []byte) int {
+	total := 0
+	for range 8 {
+		var e Entry
+		rec, n, st := l.parse(prefix, &e)
+		if st != whole {
+			if st == short && (total > 0 || len(prefix) >= DetectSize) && rec.nameOK {
+				total++
+			} else if st == bad || total == 0 {
+				return 0
+			}
+			break
+		}
+		total++
+		if c, _ := e.Verify(e.recorded); c == rtmr.Verified {
+			total += 4
+		}
+		if prefix = prefix[n:]; len(prefix) == 0 {
+			break
+		}
+	}
+	return total
+}
+
+// status tells how far a record could be parsed.
+type status uint8
+
+const (
+	whole status = iota
+	short        // it goes on behind the buffer
+	bad          // no record can begin so
+)
+
+// record is a record's outline: what was parsed before it ended or went wrong.
+type record struct {
+	pcr    uint32
+	nameOK bool
+	need   int    // bytes to have for the next step, where short
+	at     int    // of the field at fault, where bad
+	field  string // its name
+	got    uint64
+	want   string
+}
+
+// parse reads one record at the beginning of b into e.
+func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
+	d := l.Alg.Size()
+	nameAt := 4 + d + 4
+	if len(b) < nameAt {
+		rec.need = nameAt
+		return rec, 0, short
+	}
+	rec.pcr = l.Order.Uint32(b)
+	if rec.pcr > maxPCR {
+		rec.at, rec.field, rec.got, rec.want = 0, "PCR index", uint64(rec.pcr), "0 to 23"
+		return rec, 0, bad
+	}
+	nameLen := l.Order.Uint32(b[nameAt-4:])
+	if nameLen == 0 || nameLen > maxName {
+		rec.at, rec.field, rec.got, rec.want = nameAt-4, "template name length", uint64(nameLen), "1 to 4096"
+		return rec, 0, bad
+	}
+	dataAt := nameAt + int(nameLen)
+	name := b[nameAt:min(dataAt, len(b))]
+	if i := bytes.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+		rec.at, rec.field, rec.got, rec.want = nameAt+i, "template name", uint64(name[i]), "a printable character"
+		return rec, 0, bad
+	}
+	rec.nameOK = true
+	if len(b) < dataAt+4 {
+		rec.need = dataAt + 4
+		return rec, 0, short
+	}
+	e.recorded = rtmr.Digest{Alg: l.Alg, Sum: b[4 : 4+d : 4+d]}
+	e.order = l.Order
+	if e.template != string(name) {
+		e.template = strings.Clone(string(name))
+	}
+	if e.template == templateIMA {
+		return l.parseIMA(b, dataAt, rec, e)
+	}
+	size := l.Order.Uint32(b[dataAt:])
+	if size > maxData {
+		rec.at, rec.field, rec.got, rec.want = dataAt, "template data length", uint64(size), "at most 16777216"
+		return rec, 0, bad
+	}
+	end := dataAt + 4 + int(size)
+	if len(b) < end {
+		rec.need = end
+		return rec, 0, short
+	}
+	e.data = b[dataAt+4 : end : end]
+	if !eachField(e.data, l.Order, func(int, []byte) {}) {
+		rec.at, rec.field, rec.got, rec.want = dataAt+4, "template data", uint64(size), "fields whose lengths consume it exactly"
+		return rec, 0, bad
+	}
+	return rec, end, whole
+}
+
+// parseIMA parses the template "ima": digest[20], u32 length, name. With
+// ima_hash=md5 the digest has 16 bytes; the length that then stands four
+// bytes earlier tells, or the hash where both would do.
+func (l Layout) parseIMA(b []byte, at int, rec record, e *Entry) (record, int, status) {
+	var tried status = bad
+	for _, d := range []int{20, 16} {
+		if len(b) < at+d+4 {
+			rec.need, tried = at+20+4, short
+			continue
+		}
+		n := l.Order.Uint32(b[at+d:])
+		if n > imaNameSize {
+			continue
+		}
+		end := at + d + 4 + int(n)
+		if len(b) < end {
+			rec.need, tried = end, short
+			continue
+		}
+		e.data = append(append(make([]byte, 0, d+int(n)), b[at:at+d]...), b[at+d+4:end]...)
+		e.md5 = d == 16
+		c, _ := e.Verify(e.recorded)
+		if d == 20 && c == rtmr.Contradicts && l.Order.Uint32(b[at+16:]) <= imaNameSize && l.md5Proven(b, at, e) {
+			continue
+		}
+		return rec, end, whole
+	}
+	rec.at, rec.field, rec.want = at+20, "event name length", "at most 256"
+	return rec, 0, tried
+}
+
+// md5Proven reports whether the record's hash proves a 16-byte digest.
+func (l Layout) md5Proven(b []byte, at int, e *Entry) bool {
+	end := at + 20 + int(l.Order.Uint32(b[at+16:]))
+	if len(b) < end {
+		return false
+	}
+	m := Entry{template: templateIMA, recorded: e.recorded, md5: true}
+	m.data = append(append([]byte(nil), b[at:at+16]...), b[at+20:end]...)
+	c, _ := m.Verify(m.recorded)
+	return c == rtmr.Verified
+}

@@ -1,0 +1,79 @@
+package ima
+
+import (
+	"fmt"
+	"strings"
+
+	"tallystick/rtmr"
+)
+
+// Profile is a set of rules by which a kernel is known to deviate from "each
+// bank is extended with the template hash in its own algorithm, and with 0xFF
+// for a violation". The zero value is a mainline kernel since 5.8 that had
+// all its hashes.
+type Profile struct {
+	// PaddedSHA1 is a kernel before 5.8: every bank is extended with the SHA-1
+	// template hash, padded with zeros; a violation is 20 × 0xFF, padded.
+	PaddedSHA1 bool
+	// PaddedBanks are banks whose hash a later kernel did not have when IMA
+	// began (SHA-512 as a module on Debian's 6.1): padded SHA-1 as above, but
+	// a violation is 0xFF over the whole digest (ima_queue.c, ima_init_digests).
+	PaddedBanks []rtmr.Alg
+	// ViolationZero is Intel's out-of-tree IMA-to-RTMR: a violation extends zeros.
+	ViolationZero bool
+	// RTMRColumn is Intel's too: the list's PCR column holds an RTMR index.
+	RTMRColumn bool
+}
+
+// ParseProfile reads a comma-separated list of padded-sha1,
+// padded-sha1:BANK, violation-zero and rtmr-column.
+func ParseProfile(s string) (p Profile, err error) {
+	for _, word := range strings.Split(s, ",") {
+		bank, isBank := strings.CutPrefix(word, "padded-sha1:")
+		switch {
+		case word == "padded-sha1":
+			p.PaddedSHA1 = true
+		case word == "violation-zero":
+			p.ViolationZero = true
+		case word == "rtmr-column":
+			p.RTMRColumn = true
+		case isBank:
+			alg, err := rtmr.ParseAlg(bank)
+			if err != nil {
+				return p, err
+			}
+			p.PaddedBanks = append(p.PaddedBanks, alg)
+		default:
+			return p, fmt.Errorf("unknown profile %q, expected padded-sha1, padded-sha1:BANK, violation-zero or rtmr-column", word)
+		}
+	}
+	return p, nil
+}
+
+// padded reports whether a bank is extended with padded SHA-1.
+func (p *Profile) padded(a rtmr.Alg) bool {
+	if p.PaddedSHA1 {
+		return a != rtmr.SHA1
+	}
+	for _, b := range p.PaddedBanks {
+		if a == b {
+			return true
+		}
+	}
+	return false
+}
+
+// fillViolation makes sum what a violation extends.
+func (p *Profile) fillViolation(sum []byte) {
+	n := len(sum)
+	switch {
+	case p.ViolationZero:
+		n = 0
+	case p.PaddedSHA1:
+		n = rtmr.SHA1.Size()
+	}
+	clear(sum)
+	for i := range sum[:n] {
+		sum[i] = 0xFF
+	}
+}
