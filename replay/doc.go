@@ -1,0 +1,11 @@
+// Package replay folds logs into register values.
+//
+// It knows measurements and no formats: a log is anything that yields
+// iter.Seq2[rtmr.Measurement, error]. Logs of one machine are layers of one
+// stack and are folded in order into the same registers:
+//
+//	f := replay.New(replay.Options{})
+//	err := f.Log(boot.Measurements())
+//	err = f.Log(list.Measurements())
+//	values := f.Values()
+package replay

@@ -1,0 +1,195 @@
+package replay
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+
+	"tallystick/rtmr"
+)
+
+// Options chooses what a Fold keeps and checks.
+type Options struct {
+	// Banks are the banks to fold; nil for all that the logs carry.
+	Banks []rtmr.Alg
+	// IntoRTMR puts a PCR's measurements into the RTMR of the UEFI rule.
+	IntoRTMR bool
+	// SkipVerify leaves the entries' data unchecked.
+	SkipVerify bool
+}
+
+// Fold is the state of a replay: each register's value in each bank.
+type Fold struct {
+	opts     Options
+	cells    []cell
+	findings []Finding
+	dropped  int
+	unfolded map[rtmr.Alg]int
+	static   int
+}
+
+type cell struct {
+	reg    rtmr.Register
+	alg    rtmr.Alg
+	value  []byte
+	events int
+}
+
+// Value is a register's value in a bank, and how many events made it.
+type Value struct {
+	Register rtmr.Register `json:"register"`
+	Alg      rtmr.Alg      `json:"alg"`
+	Value    rtmr.Hex      `json:"value"`
+	Events   int           `json:"events"`
+}
+
+// Finding is an entry whose recorded digest its own data contradict.
+type Finding struct {
+	Kind     string        `json:"kind"` // "digest"
+	Entry    int           `json:"entry"`
+	Offset   int64         `json:"offset"`
+	Register rtmr.Register `json:"register"`
+	Alg      rtmr.Alg      `json:"alg"`
+	Type     string        `json:"type"`
+	Detail   string        `json:"detail"`
+	Recorded rtmr.Hex      `json:"recorded"`
+	Computed rtmr.Hex      `json:"computed"`
+}
+
+// maxFindings bounds what is kept; the rest are counted.
+const maxFindings = 1000
+
+// New returns a Fold of registers at their reset values.
+func New(opts Options) *Fold {
+	return &Fold{opts: opts, unfolded: map[rtmr.Alg]int{}}
+}
+
+// Log folds one log, a layer above those before it. It returns the log's own
+// error; what the log yielded before has been folded.
+func (f *Fold) Log(log iter.Seq2[rtmr.Measurement, error]) (events int, err error) {
+	for m, err := range log {
+		if err != nil {
+			return events, err
+		}
+		f.Add(&m)
+		events++
+	}
+	return events, nil
+}
+
+// Add folds one measurement.
+func (f *Fold) Add(m *rtmr.Measurement) {
+	if m.Locality != 0 {
+		f.startLocality(m)
+	}
+	if m.NoAction || m.Register.IsZero() {
+		return
+	}
+	reg := m.Register
+	if f.opts.IntoRTMR && reg.Kind() == rtmr.KindPCR {
+		reg, _ = rtmr.PCR(reg.Index()).CC()
+	}
+	if reg.IsZero() || reg.Static() {
+		f.static++
+		return
+	}
+	for _, d := range m.Digests {
+		if len(f.opts.Banks) > 0 && !slices.Contains(f.opts.Banks, d.Alg) {
+			continue
+		}
+		if !d.Alg.Available() {
+			f.unfolded[d.Alg]++
+			continue
+		}
+		if !f.opts.SkipVerify && m.Entry != nil {
+			f.verify(m, d)
+		}
+		c := f.cell(reg, d.Alg)
+		d.Alg.Extend(c.value, d.Sum)
+		c.events++
+	}
+}
+
+func (f *Fold) verify(m *rtmr.Measurement, d rtmr.Digest) {
+	check, computed := m.Entry.Verify(d)
+	if check != rtmr.Contradicts {
+		return
+	}
+	if len(f.findings) == maxFindings {
+		f.dropped++
+		return
+	}
+	f.findings = append(f.findings, Finding{
+		Kind: "digest", Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: d.Alg,
+		Type: m.Entry.Type(), Detail: m.Entry.Detail(),
+		Recorded: slices.Clone(d.Sum), Computed: slices.Clone(computed),
+	})
+}
+
+// startLocality sets where PCR 0 begins, in every bank that the entry has or
+// that comes later. It has no effect once PCR 0 has been extended.
+func (f *Fold) startLocality(m *rtmr.Measurement) {
+	algs := []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384, rtmr.SHA512, rtmr.SHA3256, rtmr.SHA3384, rtmr.SHA3512}
+	for _, a := range algs {
+		if c := f.cell(m.Register, a); c.events == 0 {
+			c.value[len(c.value)-1] = m.Locality
+		}
+	}
+}
+
+// cell finds or makes a register's state. There are a few dozen at most, and
+// a log dwells on one, so the last ones are looked at first.
+func (f *Fold) cell(reg rtmr.Register, alg rtmr.Alg) *cell {
+	for i := len(f.cells) - 1; i >= 0; i-- {
+		if c := &f.cells[i]; c.reg == reg && c.alg == alg {
+			return c
+		}
+	}
+	f.cells = append(f.cells, cell{reg: reg, alg: alg, value: reg.StartValue(alg)})
+	return &f.cells[len(f.cells)-1]
+}
+
+// Registers returns the registers that events extended, in order.
+func (f *Fold) Registers() []Value {
+	out := []Value{}
+	for _, c := range f.cells {
+		if c.events > 0 {
+			out = append(out, Value{c.reg, c.alg, slices.Clone(c.value), c.events})
+		}
+	}
+	slices.SortFunc(out, func(a, b Value) int {
+		return cmp.Or(cmp.Compare(a.Alg, b.Alg), a.Register.Compare(b.Register))
+	})
+	return out
+}
+
+// Values returns the same by bank and register.
+func (f *Fold) Values() rtmr.Values {
+	out := rtmr.Values{}
+	for _, v := range f.Registers() {
+		if out[v.Alg] == nil {
+			out[v.Alg] = map[rtmr.Register]rtmr.Hex{}
+		}
+		out[v.Alg][v.Register] = v.Value
+	}
+	return out
+}
+
+// Findings returns the entries that contradict themselves, the first 1000.
+func (f *Fold) Findings() []Finding { return f.findings }
+
+// Warnings returns what the fold had to leave out.
+func (f *Fold) Warnings() (out []string) {
+	for alg, n := range f.unfolded {
+		out = append(out, fmt.Sprintf("%d digests in %s were read and not folded: that algorithm cannot be computed here", n, alg))
+	}
+	slices.Sort(out)
+	if f.static > 0 {
+		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, or a PCR without an RTMR) and were not folded", f.static))
+	}
+	if f.dropped > 0 {
+		out = append(out, fmt.Sprintf("%d more entries contradict themselves than are listed", f.dropped))
+	}
+	return out
+}
