@@ -95,15 +95,15 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 		return
 	}
 	for _, d := range m.Digests {
+		if !f.opts.SkipVerify && m.Entry != nil {
+			f.verify(m, d) // a bank that is not folded still tells of a lie
+		}
 		if len(f.opts.Banks) > 0 && !slices.Contains(f.opts.Banks, d.Alg) {
 			continue
 		}
 		if !d.Alg.Available() {
 			f.unfolded[d.Alg]++
 			continue
-		}
-		if !f.opts.SkipVerify && m.Entry != nil {
-			f.verify(m, d)
 		}
 		c := f.cell(reg, d.Alg)
 		d.Alg.Extend(c.value, d.Sum)
