@@ -1,7 +1,7 @@
-.PHONY: build test lint
+.PHONY: build test lint demo
 
 build:
-	go build ./...
+	go build -o tally ./cmd/tally
 
 test:
 	go test ./...
@@ -9,3 +9,6 @@ test:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
+
+demo: build
+	./tally demo

@@ -33,6 +33,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newDemo())
+	root.AddCommand(newShow(), newReplay(), newConvert(), newDemo())
 	return root
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tallystick/eventlog"
+	"tallystick/eventlog/cel"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -28,7 +29,7 @@ type log struct {
 }
 
 // formats are the names that --format takes.
-var formats = []string{"tcg12", "tcg2", "ccel", "ima", "dstack"}
+var formats = []string{"tcg12", "tcg2", "ccel", "ima", "cel-tlv", "cel-json", "cel-cbor", "systemd", "dstack"}
 
 // inputFlags tell what the logs do not.
 type inputFlags struct {
@@ -98,6 +99,7 @@ func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	err = nil // a log shorter than what Detect can use is none the worse
 	l := &log{path: path, format: f.format, Closer: src}
 	if l.format == "" {
 		if l.format = detect(prefix); l.format == "" {
@@ -109,6 +111,8 @@ func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
 		l.source, err = ima.NewReader(in, opts)
 	case "dstack":
 		l.source = eventlog.NewDstackReader(in)
+	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
+		l.source = cel.NewReader(in, celFormats[l.format])
 	case "tcg12", "tcg2", "ccel":
 		l.source, err = eventlog.NewReader(in, eventlog.Options{Format: binaryFormats[l.format]})
 	default:
@@ -122,6 +126,8 @@ func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
 
 var binaryFormats = map[string]eventlog.Format{"tcg12": eventlog.TCG12, "tcg2": eventlog.TCG2, "ccel": eventlog.CCEL}
 
+var celFormats = map[string]cel.Format{"cel-tlv": cel.TLV, "cel-json": cel.JSON, "cel-cbor": cel.CBOR, "systemd": cel.Systemd}
+
 // detect returns the format's name, or "". A TCG log tells itself by its
 // header; an IMA list is tried before headerless TCG records, which ask less.
 func detect(prefix []byte) string {
@@ -133,6 +139,9 @@ func detect(prefix []byte) string {
 		return "ima"
 	}
 	if ok {
+		return format.String()
+	}
+	if format, ok := cel.Detect(prefix); ok {
 		return format.String()
 	}
 	return ""

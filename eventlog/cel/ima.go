@@ -1,0 +1,113 @@
+package cel
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"tallystick/ima"
+	"tallystick/rtmr"
+)
+
+// imaTemplate is ima_template content: an entry of an IMA measurement list
+// (CEL 1.1 §4.6). CEL does not say in which byte order the lengths within the
+// template data are.
+type imaTemplate struct{ entry *ima.Entry }
+
+const (
+	keyTemplateName = 0
+	keyTemplateData = 1
+)
+
+func parseIMATemplate(n node) (content, error) {
+	name, err := memberText(n, keyTemplateName, "template_name")
+	if err != nil {
+		return nil, err
+	}
+	data, err := memberBytes(n, keyTemplateData, "template_data", "template_value") // tpm2-tss's name for it
+	if err != nil {
+		return nil, err
+	}
+	return imaTemplate{ima.NewEntry(name, data, lengthOrder(data))}, nil
+}
+
+// lengthOrder returns the byte order in which the "{u32 len, data}*" blob's
+// lengths use it up: little-endian unless only big-endian does.
+func lengthOrder(data []byte) binary.ByteOrder {
+	if !consumes(data, binary.LittleEndian) && consumes(data, binary.BigEndian) {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
+}
+
+func consumes(data []byte, order binary.ByteOrder) bool {
+	for len(data) >= 4 {
+		n := order.Uint32(data)
+		if uint64(n) > uint64(len(data)-4) {
+			return false
+		}
+		data = data[4+n:]
+	}
+	return len(data) == 0
+}
+
+func (c imaTemplate) contentType() ContentType                  { return ContentIMATemplate }
+func (c imaTemplate) typeName() string                          { return c.entry.Type() }
+func (c imaTemplate) detail() string                            { return c.entry.Detail() }
+func (c imaTemplate) data() []byte                              { return c.entry.Data() }
+func (c imaTemplate) unmeasured() bool                          { return false }
+func (c imaTemplate) verify(d rtmr.Digest) (rtmr.Check, []byte) { return c.entry.Verify(d) }
+
+func (c imaTemplate) appendTLV(b []byte) []byte {
+	return appendNested(b, byte(ContentIMATemplate), func(b []byte) []byte {
+		b = appendTLV(b, keyTemplateName, []byte(c.entry.Template()))
+		return appendTLV(b, keyTemplateData, c.entry.Data())
+	})
+}
+
+func (c imaTemplate) tree(Format) any {
+	return object{
+		{"template_name", keyTemplateName, c.entry.Template()},
+		{"template_data", keyTemplateData, c.entry.Data()},
+	}
+}
+
+// imaTLV is ima_tlv content, TLVs of a file's properties. Only an
+// out-of-tree kernel writes it, and what its digest is a digest of is not
+// settled: the TLVs with or without the content's own header.
+type imaTLV []byte
+
+var imaTLVNames = [...]string{"path", "datahash", "datasig", "owner", "group", "mode", "timestamp", "label"}
+
+func (c imaTLV) contentType() ContentType  { return ContentIMATLV }
+func (c imaTLV) typeName() string          { return ContentIMATLV.String() }
+func (c imaTLV) data() []byte              { return c }
+func (c imaTLV) unmeasured() bool          { return false }
+func (c imaTLV) tree(Format) any           { return []byte(c) }
+func (c imaTLV) appendTLV(b []byte) []byte { return appendTLV(b, byte(ContentIMATLV), c) }
+
+func (c imaTLV) verify(d rtmr.Digest) (rtmr.Check, []byte) {
+	return verifyAny(d, c, c.appendTLV(nil))
+}
+
+// detail renders path and label as text and the rest as hexadecimal.
+func (c imaTLV) detail() string {
+	var fields []string
+	for rest := []byte(c); len(rest) > 0; {
+		t, value, next, ok := cutTLV(rest)
+		if !ok {
+			return shortHex(c)
+		}
+		name, text := strconv.Itoa(int(t)), hex.EncodeToString(value)
+		if int(t) < len(imaTLVNames) {
+			name = imaTLVNames[t]
+		}
+		if name == "path" || name == "label" {
+			text = rtmr.Escape(strings.TrimRight(string(value), "\x00"))
+		}
+		fields = append(fields, name+"="+text)
+		rest = next
+	}
+	return strings.Join(fields, " ")
+}
