@@ -94,7 +94,8 @@ func plausible(prefix []byte, walk func([]byte) (n, data int, ok bool)) bool {
 		}
 		index := binary.LittleEndian.Uint32(prefix)
 		typ := EventType(binary.LittleEndian.Uint32(prefix[4:]))
-		if _, known := typeNames[typ]; !known || (index >= rtmr.NumPCRs && typ != EVNoAction) {
+		// EV_PREBOOT_CERT is 0 and long deprecated: zeros are no log.
+		if _, known := typeNames[typ]; !known || typ == EVPrebootCert || (index >= rtmr.NumPCRs && typ != EVNoAction) {
 			return false
 		}
 		n, _, ok := walk(prefix)

@@ -45,7 +45,12 @@ func Detect(prefix []byte) (Layout, bool) {
 	return best, score > 0
 }
 
-// score counts the well-formed records among the first eight; 0 if one is not.
+// proven is the score of one record whose template hash its data prove.
+const proven = 5
+
+// score counts the well-formed records among the first eight. One that is not
+// makes it 0, unless a hash before it proves the layout: then the list is
+// faulty there, and what came before is still to be read.
 func (l Layout) score(prefix []byte) int {
 	total := 0
 	for range 8 {
@@ -54,14 +59,14 @@ func (l Layout) score(prefix []byte) int {
 		if st != whole {
 			if st == short && (total > 0 || len(prefix) >= DetectSize) && rec.nameOK {
 				total++
-			} else if st == bad || total == 0 {
+			} else if total == 0 || (st == bad && total < proven) {
 				return 0
 			}
 			break
 		}
 		total++
 		if c, _ := e.Verify(e.recorded); c == rtmr.Verified {
-			total += 4
+			total += proven - 1
 		}
 		if prefix = prefix[n:]; len(prefix) == 0 {
 			break

@@ -123,6 +123,17 @@ func memberBytes(n node, key uint64, names ...string) ([]byte, error) {
 	return b, within(names[0], err)
 }
 
+// nameOf reads a text that stands for a number. Names are short; an error that
+// quotes one is too.
+func nameOf(n node) (string, error) {
+	const longest = 64
+	s, err := n.text()
+	if err == nil && len(s) > longest {
+		return "", unexpected(n, "a name of %d bytes, expected at most %d", len(s), longest)
+	}
+	return s, err
+}
+
 // memberText reads a member that has to be there, a text.
 func memberText(n node, key uint64, name string) (string, error) {
 	m, err := member(n, key, name)

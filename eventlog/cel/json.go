@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"tallystick/rtmr"
@@ -162,6 +163,9 @@ func (n *jsonNode) number() (uint64, error) {
 }
 
 func (n *jsonNode) text() (s string, err error) {
+	if n.isText() && bytes.IndexByte(n.raw, '\\') < 0 {
+		return string(n.raw[1 : len(n.raw)-1]), nil
+	}
 	if !n.isText() || json.Unmarshal(n.raw, &s) != nil {
 		return "", unexpected(n, "%s, expected a string", n.short())
 	}
@@ -180,10 +184,12 @@ func (n *jsonNode) bytes() ([]byte, error) {
 	return b, nil
 }
 
+// shownBytes is how much of the log's text an error quotes.
+const shownBytes = 40
+
 func (n *jsonNode) short() string {
-	const shown = 40
-	if len(n.raw) > shown {
-		return rtmr.Escape(string(n.raw[:shown])) + ".."
+	if len(n.raw) > shownBytes {
+		return rtmr.Escape(string(n.raw[:shownBytes])) + ".."
 	}
 	return rtmr.Escape(string(n.raw))
 }
@@ -208,25 +214,21 @@ func (n *jsonNode) parseMembers() error {
 		return unexpected(n, "%s, expected an object", n.short())
 	}
 	n.members = make(map[string]*jsonNode)
-	dec := json.NewDecoder(bytes.NewReader(n.raw))
-	dec.Token()
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return unexpected(n, "%w", err)
-		}
-		name, _ := key.(string)
-		value, err := n.next(dec)
+	for at := n.skip(1); n.raw[at] != '}'; {
+		key := n.child(at)
+		name, err := key.text()
 		if err != nil {
 			return err
 		}
+		value := n.child(n.skip(at + len(key.raw)))
 		if n.members[name] != nil {
-			return &fault{value.off, name, errors.New("repeated")}
+			return &fault{value.off, rtmr.Escape(name[:min(len(name), shownBytes)]), errors.New("repeated")}
 		}
 		if len(n.members) == maxMembers {
 			return unexpected(n, "an object of more than %d members", maxMembers)
 		}
 		n.members[name] = value
+		at = n.skip(int(value.off-n.off) + len(value.raw))
 	}
 	return nil
 }
@@ -235,26 +237,62 @@ func (n *jsonNode) list() (list []node, err error) {
 	if !n.isList() {
 		return nil, unexpected(n, "%s, expected an array", n.short())
 	}
-	dec := json.NewDecoder(bytes.NewReader(n.raw))
-	dec.Token()
-	for dec.More() {
+	for at := n.skip(1); n.raw[at] != ']'; {
 		if len(list) == maxList {
 			return nil, unexpected(n, "an array of more than %d values", maxList)
 		}
-		value, err := n.next(dec)
-		if err != nil {
-			return nil, err
-		}
+		value := n.child(at)
 		list = append(list, value)
+		at = n.skip(at + len(value.raw))
 	}
 	return list, nil
 }
 
-// next decodes the next value within n.
-func (n *jsonNode) next(dec *json.Decoder) (*jsonNode, error) {
-	var raw json.RawMessage
-	if err := dec.Decode(&raw); err != nil {
-		return nil, unexpected(n, "%w", err)
+// The decoder has found n to be well-formed: what follows only looks where
+// values begin and end.
+
+func (n *jsonNode) child(at int) *jsonNode {
+	return &jsonNode{raw: n.value(at), off: n.off + int64(at)}
+}
+
+// skip returns where the next token after space, comma and colon begins.
+func (n *jsonNode) skip(at int) int {
+	for strings.IndexByte(" \t\r\n,:", n.raw[at]) >= 0 {
+		at++
 	}
-	return &jsonNode{raw: raw, off: n.off + dec.InputOffset() - int64(len(raw))}, nil
+	return at
+}
+
+// value returns the value that begins there.
+func (n *jsonNode) value(at int) []byte {
+	depth := 0
+	for i := at; i < len(n.raw); i++ {
+		switch c := n.raw[i]; {
+		case c == '"':
+			i = n.endOfString(i)
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case depth == 0 && i+1 < len(n.raw) && strings.IndexByte(" \t\r\n,]}", n.raw[i+1]) < 0:
+			continue // within a number or a literal
+		}
+		if depth == 0 {
+			return n.raw[at : i+1 : i+1]
+		}
+	}
+	return n.raw[at:]
+}
+
+// endOfString returns where the string that begins there has its last quote.
+func (n *jsonNode) endOfString(at int) int {
+	for i := at + 1; i < len(n.raw); i++ {
+		switch n.raw[i] {
+		case '\\':
+			i++
+		case '"':
+			return i
+		}
+	}
+	return len(n.raw) - 1
 }

@@ -46,7 +46,7 @@ func (ns names) parse(n node, field string) (uint64, error) {
 	if !n.isText() {
 		return atMost(n, field, math.MaxUint32)
 	}
-	s, err := n.text()
+	s, err := nameOf(n)
 	if err != nil {
 		return 0, within(field, err)
 	}

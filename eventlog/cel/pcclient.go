@@ -38,7 +38,7 @@ func parseEventType(n node) (eventlog.EventType, error) {
 		v, err := atMost(n, "event_type", math.MaxUint32)
 		return eventlog.EventType(v), err
 	}
-	name, err := n.text()
+	name, err := nameOf(n)
 	if err != nil {
 		return 0, err
 	}

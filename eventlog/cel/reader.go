@@ -170,7 +170,7 @@ func (r *Reader) readContent(n node) error {
 		}
 		return r.setContent(ContentType(v), c)
 	}
-	name, err := t.text()
+	name, err := nameOf(t)
 	if err != nil {
 		return within("content_type", err)
 	}
@@ -260,7 +260,7 @@ func parseAlg(n node) (rtmr.Alg, error) {
 		v, err := atMost(n, "hashAlg", math.MaxUint16)
 		return rtmr.Alg(v), err
 	}
-	s, err := n.text()
+	s, err := nameOf(n)
 	if err != nil {
 		return 0, err
 	}

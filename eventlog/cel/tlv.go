@@ -96,18 +96,20 @@ func (n tlvNode) list() (list []node, err error) {
 }
 
 func (n tlvNode) member(name string, key uint64) (found node, err error) {
-	list, err := n.list()
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range list {
-		if uint64(m.(tlvNode).typ) != key {
-			continue
+	off := n.off + tlvHeader
+	for rest := n.value; len(rest) > 0; {
+		t, value, next, ok := cutTLV(rest)
+		if !ok {
+			return nil, &fault{off, "", fmt.Errorf("the TLV in type %d ends after %d bytes", n.typ, len(rest))}
 		}
-		if found != nil {
-			return nil, &fault{m.at(), name, errors.New("repeated")}
+		if uint64(t) == key {
+			if found != nil {
+				return nil, &fault{off, name, errors.New("repeated")}
+			}
+			found = tlvNode{t, value, off}
 		}
-		found = m
+		off += int64(len(rest) - len(next))
+		rest = next
 	}
 	return found, nil
 }

@@ -1,0 +1,153 @@
+package ima_test
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"os"
+	"testing"
+
+	"tallystick/ima"
+	"tallystick/rtmr"
+)
+
+// record writes one binary record as ima_measurements_show does.
+func record(order binary.AppendByteOrder, pcr uint32, name string, data []byte) []byte {
+	sum := sha1.Sum(data)
+	b := order.AppendUint32(nil, pcr)
+	b = append(b, sum[:]...)
+	b = order.AppendUint32(b, uint32(len(name)))
+	b = append(b, name...)
+	b = order.AppendUint32(b, uint32(len(data)))
+	return append(b, data...)
+}
+
+func ng(order binary.AppendByteOrder, name string) []byte {
+	d := append([]byte("sha256:\x00"), bytes.Repeat([]byte{0xAB}, 32)...)
+	b := append(order.AppendUint32(nil, uint32(len(d))), d...)
+	b = order.AppendUint32(b, uint32(len(name)+1))
+	return append(append(b, name...), 0)
+}
+
+func read(t testing.TB, b []byte, o ima.Options) (details []string, err error) {
+	t.Helper()
+	r, err := ima.NewReader(bytes.NewReader(b), o)
+	if err != nil {
+		return nil, err
+	}
+	for m, err := range r.Measurements() {
+		if err != nil {
+			return details, err
+		}
+		details = append(details, m.Register.String()+" "+m.Entry.Type()+" "+m.Entry.Detail())
+	}
+	return details, nil
+}
+
+func TestIMA(t *testing.T) {
+	le, be := binary.LittleEndian, binary.BigEndian
+	for _, tc := range []struct {
+		name, want string
+		list       []byte
+	}{
+		{"little_endian", "pcr10 ima-ng sha256:abab", record(le, 10, "ima-ng", ng(le, "/bin/sh"))},
+		{"big_endian", "pcr10 ima-ng sha256:abab", record(be, 10, "ima-ng", ng(be, "/bin/sh"))},
+		{"custom_format_is_the_name", "pcr11 d-ng|n-ng sha256:abab", record(le, 11, "d-ng|n-ng", ng(le, "/bin/sh"))},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := read(t, tc.list, ima.Options{})
+			if err != nil || len(got) != 1 || !bytes.HasPrefix([]byte(got[0]), []byte(tc.want)) {
+				t.Errorf("%v %v, want %s..", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNameIsEscaped(t *testing.T) {
+	got, err := read(t, record(binary.LittleEndian, 10, "ima-ng", ng(binary.LittleEndian, "a\n10 \x1b[2J")), ima.Options{})
+	if err != nil || len(got) != 1 || bytes.ContainsAny([]byte(got[0]), "\n\x1b") {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+func TestForgedEntryContradicts(t *testing.T) {
+	list := record(binary.LittleEndian, 10, "ima-ng", ng(binary.LittleEndian, "/bin/sh"))
+	list[len(list)-2] ^= 1
+	r, err := ima.NewReader(bytes.NewReader(list), ima.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := range r.Measurements() {
+		check, computed := m.Entry.Verify(m.Digests[0])
+		if want := sha1.Sum(m.Entry.Data()); check != rtmr.Contradicts || !bytes.Equal(computed, want[:]) {
+			t.Errorf("%s, computed %x", check, computed)
+		}
+	}
+}
+
+// A hostile length makes an error that names the field, not an allocation.
+func TestHugeDataLength(t *testing.T) {
+	good := record(binary.LittleEndian, 10, "ima-ng", ng(binary.LittleEndian, "/bin/sh"))
+	evil := bytes.Clone(good)
+	binary.LittleEndian.PutUint32(evil[4+20+4+6:], 0xFFFFFFF0)
+	got, err := read(t, append(good, evil...), ima.Options{})
+	var syntax *ima.SyntaxError
+	if len(got) != 1 || !errors.As(err, &syntax) {
+		t.Fatalf("%d entries, error %v", len(got), err)
+	}
+	if syntax.Entry != 1 || syntax.Field != "template data length" || syntax.Offset != int64(len(good)+34) {
+		t.Errorf("%+v", syntax)
+	}
+}
+
+// A cut list delivers a prefix of the whole list's entries.
+func TestPrefixDelivery(t *testing.T) {
+	list, err := os.ReadFile("../fixtures/violations-7.3/ima.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := read(t, list, ima.Options{})
+	if err != nil || len(whole) != 466 { // fixtures: the kernel's own count
+		t.Fatalf("%d entries, %v", len(whole), err)
+	}
+	for cut := 200; cut < len(list); cut += 1777 {
+		got, err := read(t, list[:cut], ima.Options{})
+		if len(got) > len(whole) {
+			t.Fatalf("cut at %d: %d entries", cut, len(got))
+		}
+		for i := range got {
+			if got[i] != whole[i] {
+				t.Fatalf("cut at %d: entry %d is %s, want %s", cut, i, got[i], whole[i])
+			}
+		}
+		if err == nil && len(got) == len(whole) {
+			t.Errorf("cut at %d: nothing is missing", cut)
+		}
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	f.Add(record(binary.LittleEndian, 10, "ima-ng", ng(binary.LittleEndian, "/bin/sh")))
+	f.Add(record(binary.BigEndian, 10, "ima-sig", ng(binary.BigEndian, "/bin/sh")))
+	f.Add([]byte("\n\x00\x00\x00aaaaaaaaaaaaaaaaaaaa\x03\x00\x00\x00imabbbbbbbbbbbbbbbbbbbb\x01\x00\x00\x00c"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := ima.NewReader(bytes.NewReader(b), ima.Options{Banks: []rtmr.Alg{rtmr.SHA256}})
+		if err != nil {
+			return
+		}
+		total := 0
+		for m, err := range r.Measurements() {
+			if err != nil {
+				return
+			}
+			total += len(m.Entry.Data())
+			m.Entry.Detail()
+			m.Entry.(*ima.Entry).BootAggregate()
+			m.Entry.Verify(m.Digests[0])
+		}
+		if total > len(b) {
+			t.Errorf("%d bytes of template data in a list of %d", total, len(b))
+		}
+	})
+}
