@@ -91,6 +91,9 @@ func TestFixtures(t *testing.T) {
 					}
 				}
 			}
+			if n := f.BootAggregates(); n != len(tc.lists) {
+				t.Errorf("%d boot_aggregate entries proven, want one a list", n)
+			}
 			if n := len(f.Findings()); n != 0 {
 				t.Errorf("%d entries contradict themselves, the first: %+v", n, f.Findings()[0])
 			}
@@ -105,5 +108,13 @@ func TestKexecSecondListAlone(t *testing.T) {
 	got := foldFixture(t, "kexec-6.12", ima.Profile{}, "ima.bin").Values()[rtmr.SHA256][pcr10]
 	if slices.Equal(got, held(t, "kexec-6.12")[rtmr.SHA256][pcr10]) {
 		t.Error("the second list alone folds to PCR 10")
+	}
+}
+
+// Another machine's list does not go with this boot log.
+func TestBootAggregateOfAnotherBoot(t *testing.T) {
+	f := foldFixture(t, "shim-grub-sb-6.12", ima.Profile{}, "../uki-ovmf2025-7.3/ima.bin")
+	if n := len(f.Findings()); n != 1 || f.Findings()[0].Kind != "boot_aggregate" || f.Findings()[0].Entry != 0 {
+		t.Errorf("%d findings: %+v", n, f.Findings())
 	}
 }

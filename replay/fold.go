@@ -27,6 +27,8 @@ type Fold struct {
 	dropped  int
 	unfolded map[rtmr.Alg]int
 	static   int
+
+	aggregates int
 }
 
 type cell struct {
@@ -44,9 +46,10 @@ type Value struct {
 	Events   int           `json:"events"`
 }
 
-// Finding is an entry whose recorded digest its own data contradict.
+// Finding is an entry whose recorded digest its own data contradict, or a
+// boot_aggregate that the boot log beside it does.
 type Finding struct {
-	Kind     string        `json:"kind"` // "digest"
+	Kind     string        `json:"kind"` // "digest" or "boot_aggregate"
 	Entry    int           `json:"entry"`
 	Offset   int64         `json:"offset"`
 	Register rtmr.Register `json:"register"`
@@ -94,6 +97,9 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 		f.static++
 		return
 	}
+	if !f.opts.SkipVerify && m.Entry != nil {
+		f.checkAggregate(m)
+	}
 	for _, d := range m.Digests {
 		if !f.opts.SkipVerify && m.Entry != nil {
 			f.verify(m, d) // a bank that is not folded still tells of a lie
@@ -112,18 +118,21 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 }
 
 func (f *Fold) verify(m *rtmr.Measurement, d rtmr.Digest) {
-	check, computed := m.Entry.Verify(d)
-	if check != rtmr.Contradicts {
-		return
+	if check, computed := m.Entry.Verify(d); check == rtmr.Contradicts {
+		f.report(m, "digest", d, computed)
 	}
+}
+
+// report keeps a finding about an entry.
+func (f *Fold) report(m *rtmr.Measurement, kind string, recorded rtmr.Digest, computed []byte) {
 	if len(f.findings) == maxFindings {
 		f.dropped++
 		return
 	}
 	f.findings = append(f.findings, Finding{
-		Kind: "digest", Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: d.Alg,
+		Kind: kind, Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: recorded.Alg,
 		Type: m.Entry.Type(), Detail: m.Entry.Detail(),
-		Recorded: slices.Clone(d.Sum), Computed: slices.Clone(computed),
+		Recorded: slices.Clone(recorded.Sum), Computed: slices.Clone(computed),
 	})
 }
 

@@ -111,7 +111,11 @@ func printReplay(w io.Writer, report *replayReport) error {
 
 func printFindings(w io.Writer, findings []replay.Finding) {
 	for _, f := range findings {
-		fmt.Fprintf(w, "entry %d, offset %d, %s %s %s: the data do not hash to the recorded digest\n  recorded %s:%s\n  computed %s:%s\n",
-			f.Entry, f.Offset, f.Register, f.Type, f.Detail, f.Alg, f.Recorded, f.Alg, f.Computed)
+		said := "the data do not hash to the recorded digest"
+		if f.Kind == "boot_aggregate" {
+			said = "not the hash over the boot log's PCR 0-9 or 0-7"
+		}
+		fmt.Fprintf(w, "entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
+			f.Entry, f.Offset, f.Register, f.Type, f.Detail, said, f.Alg, f.Recorded, f.Alg, f.Computed)
 	}
 }
