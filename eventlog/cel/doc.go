@@ -78,6 +78,10 @@
 // digests. An NV index is no register of this project's: such a record has the
 // zero Register, NoAction, and keeps its Index.
 //
+// The specification's text was not at hand: what is said of it here is what
+// the implementations agree on (libcel, go-eventlog, tpm2-tss, Safford's CEL
+// tools, and one of CEL 1.1's CBOR and JSON that cites its sections and tables).
+//
 // # Record numbers
 //
 // CEL 1.1 §4.2.2 counts recnum from 0 for each index; libcel, tpm2-tss and

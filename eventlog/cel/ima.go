@@ -10,9 +10,8 @@ import (
 	"tallystick/rtmr"
 )
 
-// imaTemplate is ima_template content: an entry of an IMA measurement list
-// (CEL 1.1 §4.6). CEL does not say in which byte order the lengths within the
-// template data are.
+// imaTemplate is ima_template content: an entry of an IMA measurement list. No
+// member says in which byte order the lengths within the template data are.
 type imaTemplate struct{ entry *ima.Entry }
 
 const (

@@ -151,8 +151,8 @@ func parseManagementEvent(kind uint64, data, at node) (e managementEvent, err er
 func (c management) contentType() ContentType { return ContentManagement }
 func (c management) data() []byte             { return c.appendTLV(nil)[tlvHeader:] }
 
-// verify knows no rule for the measured ones; CEL 1.1 does not say whether
-// the digest is of the TLV or of its value.
+// verify knows no rule for the measured ones: no implementation was found
+// that shows whether the digest is of the TLV or of its value.
 func (c management) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	tlv := c.appendTLV(nil)
 	return verifyAny(d, tlv, tlv[tlvHeader:])

@@ -9,7 +9,7 @@ import (
 	"tallystick/rtmr"
 )
 
-// pcClient is pcclient_std content: a TCG event (CEL 1.1 §4.5).
+// pcClient is pcclient_std content: a TCG event.
 type pcClient struct{ event *eventlog.Event }
 
 const (

@@ -10,7 +10,7 @@ import (
 	"tallystick/rtmr"
 )
 
-// CEL-TLV (CEL 1.1 §5.1): u8 type, be32 length, value.
+// CEL-TLV: u8 type, be32 length, value.
 const (
 	tlvHeader  = 1 + 4
 	maxTLVType = math.MaxUint8
