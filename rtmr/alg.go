@@ -75,12 +75,12 @@ func (a Alg) String() string {
 	return fmt.Sprintf("alg_0x%04x", uint16(a))
 }
 
+var dashes = strings.NewReplacer("-", "", "_", "")
+
 // ParseAlg reads a name as String writes it. Dashes, underscores and case do
 // not matter: "SHA-256" is sha256, "sm3-256" is sm3_256.
 func ParseAlg(s string) (Alg, error) {
-	canon := func(s string) string {
-		return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s))
-	}
+	canon := func(s string) string { return dashes.Replace(strings.ToLower(s)) }
 	for _, k := range algs {
 		if canon(k.name) == canon(s) {
 			return k.alg, nil
