@@ -88,7 +88,6 @@ const (
 type record struct {
 	pcr    uint32
 	nameOK bool
-	need   int    // bytes to have for the next step, where short
 	at     int    // of the field at fault, where bad
 	field  string // its name
 	got    uint64
@@ -100,7 +99,6 @@ func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
 	d := l.Alg.Size()
 	nameAt := 4 + d + 4
 	if len(b) < nameAt {
-		rec.need = nameAt
 		return rec, 0, short
 	}
 	rec.pcr = l.Order.Uint32(b)
@@ -121,7 +119,6 @@ func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
 	}
 	rec.nameOK = true
 	if len(b) < dataAt+4 {
-		rec.need = dataAt + 4
 		return rec, 0, short
 	}
 	e.recorded = rtmr.Digest{Alg: l.Alg, Sum: b[4 : 4+d : 4+d]}
@@ -139,7 +136,6 @@ func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
 	}
 	end := dataAt + 4 + int(size)
 	if len(b) < end {
-		rec.need = end
 		return rec, 0, short
 	}
 	e.data = b[dataAt+4 : end : end]
@@ -157,7 +153,7 @@ func (l Layout) parseIMA(b []byte, at int, rec record, e *Entry) (record, int, s
 	var tried status = bad
 	for _, d := range []int{20, 16} {
 		if len(b) < at+d+4 {
-			rec.need, tried = at+20+4, short
+			tried = short
 			continue
 		}
 		n := l.Order.Uint32(b[at+d:])
@@ -166,7 +162,7 @@ func (l Layout) parseIMA(b []byte, at int, rec record, e *Entry) (record, int, s
 		}
 		end := at + d + 4 + int(n)
 		if len(b) < end {
-			rec.need, tried = end, short
+			tried = short
 			continue
 		}
 		e.data = append(append(make([]byte, 0, d+int(n)), b[at:at+d]...), b[at+d+4:end]...)

@@ -186,11 +186,8 @@ func (r *Reader) frame(free, jobs, order chan *batch, stop chan struct{}) {
 			return
 		}
 		next.start(b, rest)
-		if next.read(r.src) {
-			b = next
-			continue
-		}
-		return
+		next.read(r.src)
+		b = next
 	}
 }
 
@@ -207,9 +204,9 @@ func (b *batch) start(prev *batch, rest []byte) {
 
 // read fills the buffer; where an unfinished record already does, it grows to
 // twice of what has arrived.
-func (b *batch) read(src io.Reader) bool {
+func (b *batch) read(src io.Reader) {
 	if b.last {
-		return true
+		return
 	}
 	if b.len == len(b.buf) {
 		b.buf = append(b.buf, make([]byte, len(b.buf))...)
@@ -222,7 +219,6 @@ func (b *batch) read(src io.Reader) bool {
 			b.err = err
 		}
 	}
-	return true
 }
 
 // cut parses the batch's records; more says that the list goes on behind it.
