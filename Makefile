@@ -9,6 +9,7 @@ test:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
+	go tool staticcheck ./...
 
 demo: build
 	./tally demo

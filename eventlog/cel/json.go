@@ -55,7 +55,6 @@ type jsonReader struct {
 	dec   *json.Decoder
 	base  int64 // what came before the decoder's offset 0
 	array bool
-	ended bool
 	raw   json.RawMessage
 }
 
