@@ -14,6 +14,7 @@ const (
 	// imaNameSize is the size to which the template "ima" pads a name before
 	// hashing: IMA_EVENT_NAME_LEN_MAX + 1 (security/integrity/ima/ima.h).
 	imaNameSize = 256
+	md5Size     = 16
 )
 
 // Entry is one entry of a measurement list. It implements rtmr.Entry.
@@ -22,6 +23,7 @@ type Entry struct {
 	data     []byte
 	order    binary.ByteOrder
 	md5      bool // the template "ima" with a 16-byte digest
+	opaque   bool
 
 	recorded rtmr.Digest   // the list's own template hash
 	computed []rtmr.Digest // what the template data hash to
@@ -55,6 +57,10 @@ func (e *Entry) Recorded() rtmr.Digest { return e.recorded }
 // its template hash, and the register was extended with 0xFF
 // (ima_api.c, ima_add_violation).
 func (e *Entry) Violation() bool { return len(e.recorded.Sum) > 0 && allZero(e.recorded.Sum) }
+
+// Opaque reports whether Data is not the template data but the text of an
+// ASCII list's fields, from which they could not be rebuilt.
+func (e *Entry) Opaque() bool { return e.opaque }
 
 // Name returns the entry's file name or event name, "" if it has none.
 func (e *Entry) Name() string {
@@ -93,6 +99,9 @@ func (e *Entry) BootAggregate() (d rtmr.Digest, ok bool) {
 // Detail renders the entry's fields on one line.
 func (e *Entry) Detail() string {
 	fields := e.fields()
+	if e.opaque {
+		return rtmr.Escape(string(e.data))
+	}
 	if fields == nil && len(e.data) > 0 {
 		return "[" + preview(e.data) + "]"
 	}
@@ -112,7 +121,7 @@ func (e *Entry) Detail() string {
 // violation's hash is zeros in the list and 0xFF in the register, whatever
 // its data, so it cannot be checked.
 func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
-	if e.Violation() || allZero(d.Sum) || allFF(d.Sum) || !d.Alg.Available() {
+	if e.opaque || e.Violation() || allZero(d.Sum) || allFF(d.Sum) || !d.Alg.Available() {
 		return rtmr.CannotCheck, nil
 	}
 	if d.Alg == e.recorded.Alg {
@@ -123,6 +132,18 @@ func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
 		return rtmr.Verified, nil
 	}
 	return rtmr.Contradicts, want
+}
+
+// templateHash returns the recorded template hash in its own algorithm and the
+// recomputed one in another, or nil if the template data are not known.
+func (e *Entry) templateHash(a rtmr.Alg) []byte {
+	switch {
+	case a == e.recorded.Alg:
+		return e.recorded.Sum
+	case e.opaque:
+		return nil
+	}
+	return e.hash(a)
 }
 
 // hash returns the template hash in an algorithm, kept or made now.
@@ -151,7 +172,7 @@ func (e *Entry) appendHash(dst []byte, a rtmr.Alg) []byte {
 
 func (e *Entry) imaDigestSize() int {
 	if e.md5 {
-		return 16
+		return md5Size
 	}
 	return min(20, len(e.data))
 }

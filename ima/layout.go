@@ -75,6 +75,11 @@ func (l Layout) score(prefix []byte) int {
 	return total
 }
 
+// notInName returns where a byte stands that no template's name has, or -1.
+func notInName(name []byte) int {
+	return bytes.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
 // status tells how far a record could be parsed.
 type status uint8
 
@@ -113,7 +118,7 @@ func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
 	}
 	dataAt := nameAt + int(nameLen)
 	name := b[nameAt:min(dataAt, len(b))]
-	if i := bytes.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+	if i := notInName(name); i >= 0 {
 		rec.at, rec.field, rec.got, rec.want = nameAt+i, "template name", uint64(name[i]), "a printable character"
 		return rec, 0, bad
 	}

@@ -77,3 +77,38 @@ func (p *Profile) fillViolation(sum []byte) {
 		sum[i] = 0xFF
 	}
 }
+
+// register returns the register that a list's PCR column names.
+func (p *Profile) register(column uint32) (rtmr.Register, error) {
+	if p.RTMRColumn {
+		if r, ok := rtmr.Index(column).RTMR(); ok {
+			return r, nil
+		}
+		return rtmr.Register{}, fmt.Errorf("%d, expected an RTMR index 0 to 3 (profile rtmr-column)", column)
+	}
+	if r, ok := rtmr.PCR(column).Register(); ok {
+		return r, nil
+	}
+	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, maxPCR)
+}
+
+// extended returns what was extended for an entry into a bank, or nil where
+// that is not known.
+func (p *Profile) extended(e *Entry, a rtmr.Alg) []byte {
+	var sum []byte
+	switch {
+	case e.Violation():
+		sum = make([]byte, a.Size())
+		p.fillViolation(sum)
+	case p.padded(a):
+		sha1 := e.templateHash(rtmr.SHA1)
+		if sha1 == nil {
+			return nil
+		}
+		sum = make([]byte, a.Size())
+		copy(sum, sha1)
+	default:
+		sum = e.templateHash(a)
+	}
+	return sum
+}

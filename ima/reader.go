@@ -52,13 +52,8 @@ func NewReader(src io.Reader, opts Options) (*Reader, error) {
 	if err := r.findLayout(r.first.buf[:n]); err != nil {
 		return nil, err
 	}
-	for _, a := range append([]rtmr.Alg{r.layout.Alg}, opts.Banks...) {
-		if !a.Available() && a != r.layout.Alg {
-			return nil, fmt.Errorf("%s template hashes cannot be computed", a)
-		}
-		if !slices.Contains(r.banks, a) {
-			r.banks = append(r.banks, a)
-		}
+	if r.banks, err = deliveredBanks(r.layout.Alg, opts.Banks); err != nil {
+		return nil, err
 	}
 	r.hashes = slices.Clone(r.banks)
 	if slices.ContainsFunc(r.banks, opts.Profile.padded) && !slices.Contains(r.hashes, rtmr.SHA1) {
@@ -66,6 +61,21 @@ func NewReader(src io.Reader, opts Options) (*Reader, error) {
 	}
 	r.hashes = slices.DeleteFunc(r.hashes, func(a rtmr.Alg) bool { return !a.Available() })
 	return r, nil
+}
+
+// deliveredBanks returns the banks in which entries are delivered: the list's
+// own, then the others that are wanted.
+func deliveredBanks(own rtmr.Alg, wanted []rtmr.Alg) ([]rtmr.Alg, error) {
+	banks := []rtmr.Alg{own}
+	for _, a := range wanted {
+		if !a.Available() && a != own {
+			return nil, fmt.Errorf("%s template hashes cannot be computed", a)
+		}
+		if !slices.Contains(banks, a) {
+			banks = append(banks, a)
+		}
+	}
+	return banks, nil
 }
 
 func (r *Reader) findLayout(prefix []byte) error {
@@ -311,15 +321,9 @@ func (r *Reader) deliver(b *batch, seen *aggregates, yield func(rtmr.Measurement
 			Digests: b.digests[i*per+len(r.hashes) : (i+1)*per],
 			Entry:   e,
 		}
-		var ok bool
-		if r.opts.Profile.RTMRColumn {
-			m.Register, ok = rtmr.Index(b.pcrs[i]).RTMR()
-		} else {
-			m.Register, ok = rtmr.PCR(b.pcrs[i]).Register()
-		}
-		if !ok {
-			yield(rtmr.Measurement{}, &SyntaxError{Offset: m.Offset, Entry: m.Index, Field: "PCR index",
-				Err: fmt.Errorf("%d, expected an RTMR index 0 to 3", b.pcrs[i])})
+		var err error
+		if m.Register, err = r.opts.Profile.register(b.pcrs[i]); err != nil {
+			yield(rtmr.Measurement{}, &SyntaxError{Offset: m.Offset, Entry: m.Index, Field: "PCR index", Err: err})
 			return false
 		}
 		seen.see(m.Index, e)

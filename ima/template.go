@@ -72,6 +72,9 @@ func eachField(data []byte, order binary.ByteOrder, f func(i int, data []byte)) 
 
 // fields splits the template data; nil if the lengths do not consume it.
 func (e *Entry) fields() []field {
+	if e.opaque {
+		return nil
+	}
 	ids := templateFields(e.template)
 	if e.template == templateIMA {
 		d := e.imaDigestSize()

@@ -29,7 +29,7 @@ type log struct {
 }
 
 // formats are the names that --format takes.
-var formats = []string{"tcg12", "tcg2", "ccel", "ima", "cel-tlv", "cel-json", "cel-cbor", "systemd", "dstack"}
+var formats = []string{"tcg12", "tcg2", "ccel", "ima", "ima-ascii", "cel-tlv", "cel-json", "cel-cbor", "systemd", "dstack"}
 
 // inputFlags tell what the logs do not.
 type inputFlags struct {
@@ -109,6 +109,8 @@ func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
 	switch l.format {
 	case "ima":
 		l.source, err = ima.NewReader(in, opts)
+	case "ima-ascii":
+		l.source, err = ima.NewASCIIReader(in, opts)
 	case "dstack":
 		l.source = eventlog.NewDstackReader(in)
 	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
@@ -131,6 +133,9 @@ var celFormats = map[string]cel.Format{"cel-tlv": cel.TLV, "cel-json": cel.JSON,
 // detect returns the format's name, or "". A TCG log tells itself by its
 // header; an IMA list is tried before headerless TCG records, which ask less.
 func detect(prefix []byte) string {
+	if _, ok := ima.DetectASCII(prefix); ok {
+		return "ima-ascii"
+	}
 	if eventlog.DetectDstack(prefix) {
 		return "dstack"
 	}

@@ -227,7 +227,9 @@ func contentOf(m rtmr.Measurement, e *Entry) content {
 	case *eventlog.Event:
 		return newPCClient(e, entry.EventType, entry.EventData)
 	case *ima.Entry:
-		return imaTemplate{entry}
+		if !entry.Opaque() {
+			return imaTemplate{entry}
+		}
 	}
 	var name string
 	var data []byte
