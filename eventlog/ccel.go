@@ -46,13 +46,10 @@ const ccTypeARM = 3
 // a CC log in another algorithm is that of a realm.
 func (r *Reader) ccRegister(i CCMRIndex) (rtmr.Register, bool) {
 	reg, ok := i.Register()
-	if !ok || !r.realm {
-		return reg, ok
+	if r.realm {
+		reg = reg.Realm()
 	}
-	if reg.Static() {
-		return rtmr.RIM, true
-	}
-	return rtmr.Index(reg.Index()).REM()
+	return reg, ok
 }
 
 // finishPadding reads the rest of a padded log, which must be all of one byte,

@@ -87,13 +87,19 @@ func (e *Entry) BootAggregate() (d rtmr.Digest, ok bool) {
 		case "d":
 			return rtmr.Digest{Alg: rtmr.SHA1, Sum: f.data}, len(f.data) == rtmr.SHA1.Size()
 		case "d-ng", "d-ngv2":
-			prefix, sum, _ := bytes.Cut(f.data, []byte{0})
-			name := strings.TrimPrefix(strings.TrimSuffix(string(prefix), ":"), "ima:")
-			alg, err := rtmr.ParseAlg(name)
-			return rtmr.Digest{Alg: alg, Sum: sum}, err == nil && len(sum) == alg.Size()
+			return parseDigest(f.data)
 		}
 	}
 	return d, false
+}
+
+// parseDigest parses a d-ng or d-ngv2 field: "sha256:" NUL digest, in the
+// latter with "ima:" or "verity:" before it.
+func parseDigest(field []byte) (d rtmr.Digest, ok bool) {
+	prefix, sum, _ := bytes.Cut(field, []byte{0})
+	name := strings.TrimSuffix(string(prefix), ":")
+	alg, err := rtmr.ParseAlg(name[strings.LastIndexByte(name, ':')+1:])
+	return rtmr.Digest{Alg: alg, Sum: sum}, err == nil && len(sum) == alg.Size()
 }
 
 // Detail renders the entry's fields on one line.
@@ -134,9 +140,10 @@ func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	return rtmr.Contradicts, want
 }
 
-// templateHash returns the recorded template hash in its own algorithm and the
-// recomputed one in another, or nil if the template data are not known.
-func (e *Entry) templateHash(a rtmr.Alg) []byte {
+// TemplateHash returns the template hash in an algorithm that is Available:
+// the recorded one if the entry comes from a list in that algorithm, else the
+// hash of the template data, and nil if they are not known (Opaque).
+func (e *Entry) TemplateHash(a rtmr.Alg) []byte {
 	switch {
 	case a == e.recorded.Alg:
 		return e.recorded.Sum

@@ -26,11 +26,13 @@ type Profile struct {
 }
 
 // ParseProfile reads a comma-separated list of padded-sha1,
-// padded-sha1:BANK, violation-zero and rtmr-column.
+// padded-sha1:BANK, violation-zero and rtmr-column, or mainline for the zero
+// value.
 func ParseProfile(s string) (p Profile, err error) {
 	for _, word := range strings.Split(s, ",") {
 		bank, isBank := strings.CutPrefix(word, "padded-sha1:")
 		switch {
+		case word == "mainline" && s == word:
 		case word == "padded-sha1":
 			p.PaddedSHA1 = true
 		case word == "violation-zero":
@@ -44,7 +46,7 @@ func ParseProfile(s string) (p Profile, err error) {
 			}
 			p.PaddedBanks = append(p.PaddedBanks, alg)
 		default:
-			return p, fmt.Errorf("unknown profile %q, expected padded-sha1, padded-sha1:BANK, violation-zero or rtmr-column", word)
+			return p, fmt.Errorf("unknown profile %q, expected mainline, padded-sha1, padded-sha1:BANK, violation-zero or rtmr-column", word)
 		}
 	}
 	return p, nil
@@ -101,14 +103,14 @@ func (p *Profile) extended(e *Entry, a rtmr.Alg) []byte {
 		sum = make([]byte, a.Size())
 		p.fillViolation(sum)
 	case p.padded(a):
-		sha1 := e.templateHash(rtmr.SHA1)
+		sha1 := e.TemplateHash(rtmr.SHA1)
 		if sha1 == nil {
 			return nil
 		}
 		sum = make([]byte, a.Size())
 		copy(sum, sha1)
 	default:
-		sum = e.templateHash(a)
+		sum = e.TemplateHash(a)
 	}
 	return sum
 }

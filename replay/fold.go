@@ -13,8 +13,13 @@ import (
 type Options struct {
 	// Banks are the banks to fold; nil for all that the logs carry.
 	Banks []rtmr.Alg
-	// IntoRTMR puts a PCR's measurements into the RTMR of the UEFI rule.
-	IntoRTMR bool
+	// Into puts a PCR's measurements into the run-time register of the UEFI
+	// rule (rtmr.PCR.CC): KindRTMR for a TD's, KindREM for a realm's. KindNone
+	// leaves them in the PCR.
+	Into rtmr.Kind
+	// MRTD is a TD's launch measurement, SHA-384, over which its boot_aggregate
+	// may be; nil if not known.
+	MRTD []byte
 	// SkipVerify leaves the entries' data unchecked.
 	SkipVerify bool
 }
@@ -27,6 +32,8 @@ type Fold struct {
 	dropped  int
 	unfolded map[rtmr.Alg]int
 	static   int
+	logs     int    // that have begun
+	checks   Checks // of the log that is being folded
 
 	aggregates int
 }
@@ -50,6 +57,7 @@ type Value struct {
 // boot_aggregate that the boot log beside it does.
 type Finding struct {
 	Kind     string        `json:"kind"` // "digest" or "boot_aggregate"
+	Log      int           `json:"log"`  // the entry's log, from 0 in the order of Fold.Log's calls
 	Entry    int           `json:"entry"`
 	Offset   int64         `json:"offset"`
 	Register rtmr.Register `json:"register"`
@@ -58,6 +66,15 @@ type Finding struct {
 	Detail   string        `json:"detail"`
 	Recorded rtmr.Hex      `json:"recorded"`
 	Computed rtmr.Hex      `json:"computed"`
+	Text     string        `json:"text"` // what is wrong, in words
+}
+
+// Checks counts a log's entries by whether their own data explain their
+// digests. Entries that extend nothing are not counted.
+type Checks struct {
+	Verified      int `json:"verified"`
+	Contradicting int `json:"contradicting"`
+	Uncheckable   int `json:"uncheckable"`
 }
 
 // maxFindings bounds what is kept; the rest are counted.
@@ -71,6 +88,8 @@ func New(opts Options) *Fold {
 // Log folds one log, a layer above those before it. It returns the log's own
 // error; what the log yielded before has been folded.
 func (f *Fold) Log(log iter.Seq2[rtmr.Measurement, error]) (events int, err error) {
+	f.logs++
+	f.checks = Checks{}
 	for m, err := range log {
 		if err != nil {
 			return events, err
@@ -89,21 +108,21 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 	if m.NoAction || m.Register.IsZero() {
 		return
 	}
+	if !f.opts.SkipVerify && m.Entry != nil {
+		f.verify(m)
+	}
 	reg := m.Register
-	if f.opts.IntoRTMR && reg.Kind() == rtmr.KindPCR {
+	if f.opts.Into != rtmr.KindNone && reg.Kind() == rtmr.KindPCR {
 		reg, _ = rtmr.PCR(reg.Index()).CC()
+		if f.opts.Into == rtmr.KindREM {
+			reg = reg.Realm()
+		}
 	}
 	if reg.IsZero() || reg.Static() {
 		f.static++
 		return
 	}
-	if !f.opts.SkipVerify && m.Entry != nil {
-		f.checkAggregate(m)
-	}
 	for _, d := range m.Digests {
-		if !f.opts.SkipVerify && m.Entry != nil {
-			f.verify(m, d) // a bank that is not folded still tells of a lie
-		}
 		if len(f.opts.Banks) > 0 && !slices.Contains(f.opts.Banks, d.Alg) {
 			continue
 		}
@@ -117,22 +136,41 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 	}
 }
 
-func (f *Fold) verify(m *rtmr.Measurement, d rtmr.Digest) {
-	if check, computed := m.Entry.Verify(d); check == rtmr.Contradicts {
-		f.report(m, "digest", d, computed)
+// verify holds an entry's digests against its data, those of banks that are
+// not folded too: a lie is one in any bank.
+func (f *Fold) verify(m *rtmr.Measurement) {
+	f.checkAggregate(m)
+	var said rtmr.Check
+	for _, d := range m.Digests {
+		check, computed := m.Entry.Verify(d)
+		if check == rtmr.Contradicts {
+			f.report(m, "digest", "the data do not hash to the recorded digest", d, computed)
+		}
+		said = max(said, check) // Contradicts is above Verified
+	}
+	switch said {
+	case rtmr.Verified:
+		f.checks.Verified++
+	case rtmr.Contradicts:
+		f.checks.Contradicting++
+	default:
+		f.checks.Uncheckable++
 	}
 }
 
+// Checks returns the counts of the log that was folded last.
+func (f *Fold) Checks() Checks { return f.checks }
+
 // report keeps a finding about an entry.
-func (f *Fold) report(m *rtmr.Measurement, kind string, recorded rtmr.Digest, computed []byte) {
+func (f *Fold) report(m *rtmr.Measurement, kind, text string, recorded rtmr.Digest, computed []byte) {
 	if len(f.findings) == maxFindings {
 		f.dropped++
 		return
 	}
 	f.findings = append(f.findings, Finding{
-		Kind: kind, Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: recorded.Alg,
+		Kind: kind, Log: max(f.logs-1, 0), Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: recorded.Alg,
 		Type: m.Entry.Type(), Detail: m.Entry.Detail(),
-		Recorded: slices.Clone(recorded.Sum), Computed: slices.Clone(computed),
+		Recorded: slices.Clone(recorded.Sum), Computed: slices.Clone(computed), Text: text,
 	})
 }
 
@@ -195,7 +233,7 @@ func (f *Fold) Warnings() (out []string) {
 	}
 	slices.Sort(out)
 	if f.static > 0 {
-		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, or a PCR without an RTMR) and were not folded", f.static))
+		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, rim, or a PCR without a run-time register) and were not folded", f.static))
 	}
 	if f.dropped > 0 {
 		out = append(out, fmt.Sprintf("%d more entries contradict themselves than are listed", f.dropped))

@@ -68,11 +68,13 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-func TestIntoRTMR(t *testing.T) {
-	f := replay.New(replay.Options{IntoRTMR: true})
-	f.Log(log(one(rtmr.MustParse("pcr10"), 1)))
-	if got := f.Values()[rtmr.SHA256][rtmr.MustParse("rtmr2")].String(); got != byHand(0, 1) {
-		t.Errorf("rtmr2 is %s", got)
+func TestInto(t *testing.T) {
+	for want, kind := range map[string]rtmr.Kind{"pcr10": rtmr.KindNone, "rtmr2": rtmr.KindRTMR, "rem2": rtmr.KindREM} {
+		f := replay.New(replay.Options{Into: kind})
+		f.Log(log(one(rtmr.MustParse("pcr10"), 1)))
+		if got := f.Values()[rtmr.SHA256][rtmr.MustParse(want)].String(); got != byHand(0, 1) {
+			t.Errorf("%s is %s", want, got)
+		}
 	}
 }
 

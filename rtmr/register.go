@@ -90,6 +90,18 @@ func (i Index) REM() (r Register, ok bool) {
 	return Register{KindREM, uint8(i)}, true
 }
 
+// Realm returns the Arm CCA register that stands where TDX has r: REM0 to REM3
+// for RTMR0 to RTMR3, RIM for MRTD. Any other register is returned as it is.
+func (r Register) Realm() Register {
+	switch r.kind {
+	case KindMRTD:
+		return RIM
+	case KindRTMR:
+		return Register{KindREM, r.index}
+	}
+	return r
+}
+
 // MustParse is ParseRegister for names in source code; it panics on an error.
 func MustParse(name string) Register {
 	r, err := ParseRegister(name)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallystick/eventlog/cel"
+	"tallystick/ima"
 )
 
 // convertFormats are what convert writes; jsonl is CEL-JSON, a record a line.
@@ -16,7 +17,7 @@ var convertFormats = map[string]cel.Format{
 }
 
 func newConvert() *cobra.Command {
-	var in inputFlags
+	in := inputFlags{prints: true}
 	var to string
 	cmd := &cobra.Command{
 		Use:   "convert --to FORMAT LOG",
@@ -27,7 +28,10 @@ func newConvert() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("--to %q, expected cel-tlv, cel-json, cel-cbor or jsonl", to)
 			}
-			l, err := in.open(args[0])
+			if err := in.check(); err != nil {
+				return err
+			}
+			l, err := in.open(args[0], ima.Signs{Kernel: in.kernel})
 			if err != nil {
 				return err
 			}
@@ -35,8 +39,9 @@ func newConvert() *cobra.Command {
 			return convert(cmd.OutOrStdout(), l, format)
 		},
 	}
-	in.register(cmd.Flags())
+	in.register(cmd)
 	cmd.Flags().StringVar(&to, "to", "", "cel-tlv, cel-json, cel-cbor or jsonl")
+	complete(cmd, "to", "cel-tlv", "cel-json", "cel-cbor", "jsonl")
 	return cmd
 }
 
@@ -53,12 +58,12 @@ func convert(w io.Writer, l *log, format cel.Format) (err error) {
 			err = ferr
 		}
 	}()
-	for m, err := range l.source.Measurements() {
+	for m, err := range l.Measurements() {
 		if err != nil {
-			return fmt.Errorf("%s: %w", l.path, err)
+			return l.fault(err)
 		}
 		if err := cw.Write(m); err != nil {
-			return fmt.Errorf("%s: entry %d: %w", l.path, m.Index, err)
+			return l.fault(err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallystick/fixtures"
+	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
 )
@@ -51,22 +52,28 @@ func demo(w io.Writer) error {
 func demoFold(w io.Writer, boot, list []byte, held rtmr.Values) error {
 	in := inputFlags{banks: []string{"sha256"}}
 	fold := replay.New(replay.Options{Banks: []rtmr.Alg{rtmr.SHA256}})
-	for _, b := range [][]byte{boot, list} {
-		l, err := in.read("demo", io.NopCloser(bytes.NewReader(b)))
+	report := &replayReport{}
+	for _, b := range []struct {
+		name string
+		data []byte
+	}{{"boot.bin", boot}, {"ima.bin", list}} {
+		l, err := in.read(b.name, io.NopCloser(bytes.NewReader(b.data)), ima.Signs{})
 		if err != nil {
 			return err
 		}
-		if _, err := fold.Log(l.source.Measurements()); err != nil {
-			return err
+		if _, err := fold.Log(l.Measurements()); err != nil {
+			return l.fault(err)
 		}
+		report.Logs = append(report.Logs, logReport{Path: b.name})
 	}
 	for _, v := range fold.Registers() {
-		said := "equals the TPM's"
+		said := good("equals the TPM's")
 		if want := held[v.Alg][v.Register]; !slices.Equal(want, v.Value) {
-			said = "DIFFERS: the TPM held " + want.String()
+			said = bad("DIFFERS: the TPM held " + want.String())
 		}
 		fmt.Fprintf(w, "%-6s %s  %3d events  %s\n", v.Register, v.Value, v.Events, said)
 	}
-	printFindings(w, fold.Findings())
+	report.Findings = fold.Findings()
+	printFindings(w, report)
 	return nil
 }

@@ -1,6 +1,7 @@
 // Command tally recomputes register values from measurement logs, offline.
 //
-// Exit status: 0 done; 1 a log contradicts itself; 2 input or usage.
+// Exit status: 0 done; 1 a log contradicts itself, or two logs differ; 2 input
+// or usage.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 )
 
 // errContradiction is an answer, not a fault: it was reported already.
@@ -33,6 +35,21 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newConvert(), newDemo())
+	root.AddCommand(newShow(), newReplay(), newConvert(), newDemo(), newMan())
 	return root
+}
+
+// newMan returns the command that writes the manual pages, for packagers.
+func newMan() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man FOLDER",
+		Short:  "Write the manual pages, tally.1 and one a command, into a folder",
+		Args:   cobra.ExactArgs(1),
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			root.DisableAutoGenTag = true // no dates: builds are reproducible
+			return doc.GenManTree(root, &doc.GenManHeader{Title: "TALLY", Section: "1", Source: "Tallystick"}, args[0])
+		},
+	}
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"bufio"
-	"encoding/binary"
+	"bytes"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"strings"
-
-	"github.com/spf13/pflag"
 
 	"tallystick/eventlog"
 	"tallystick/eventlog/cel"
@@ -17,111 +15,59 @@ import (
 	"tallystick/rtmr"
 )
 
+// source is what all readers of logs are.
+type source interface {
+	Measurements() iter.Seq2[rtmr.Measurement, error]
+	Warnings() []string
+}
+
 // log is an opened measurement log of any format.
 type log struct {
 	path   string
 	format string
-	source interface {
-		Measurements() iter.Seq2[rtmr.Measurement, error]
-		Warnings() []string
-	}
+	source
+	notes []string // of the command's own, on how it reads the log
 	io.Closer
 }
+
+// Warnings returns the command's notes on the log, then the reader's.
+func (l *log) Warnings() []string {
+	return append(append([]string{}, l.notes...), l.source.Warnings()...)
+}
+
+// fault names the log in an error.
+func (l *log) fault(err error) error { return fmt.Errorf("%s: %w", l.path, err) }
 
 // formats are the names that --format takes.
 var formats = []string{"tcg12", "tcg2", "ccel", "ima", "ima-ascii", "cel-tlv", "cel-json", "cel-cbor", "systemd", "dstack"}
 
-// inputFlags tell what the logs do not.
-type inputFlags struct {
-	format, byteOrder, profile string
-	banks                      []string
-}
-
-func (f *inputFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.format, "format", "", "the logs' format, overriding recognition by content: "+strings.Join(formats, ", "))
-	flags.StringVar(&f.byteOrder, "byte-order", "", "an IMA list's byte order, little or big, overriding what its content shows")
-	flags.StringVar(&f.profile, "profile", "", "how the kernel deviates: padded-sha1, padded-sha1:BANK, violation-zero, rtmr-column")
-	flags.StringSliceVar(&f.banks, "bank", nil, "the banks to fold (sha1, sha256, sha384, ..); by default those of the logs, and for an IMA list sha1, sha256 and sha384")
-}
-
-func (f *inputFlags) algs() (algs []rtmr.Alg, err error) {
-	for _, b := range f.banks {
-		a, err := rtmr.ParseAlg(b)
-		if err != nil {
-			return nil, fmt.Errorf("--bank: %w", err)
-		}
-		algs = append(algs, a)
-	}
-	return algs, nil
-}
-
-func (f *inputFlags) imaOptions() (o ima.Options, err error) {
-	switch f.byteOrder {
-	case "":
-	case "little":
-		o.Order = binary.LittleEndian
-	case "big":
-		o.Order = binary.BigEndian
-	default:
-		return o, fmt.Errorf("--byte-order %q, expected little or big", f.byteOrder)
-	}
-	if f.profile != "" {
-		if o.Profile, err = ima.ParseProfile(f.profile); err != nil {
-			return o, fmt.Errorf("--profile: %w", err)
-		}
-	}
-	o.Banks, err = f.algs()
-	if len(o.Banks) == 0 {
-		o.Banks = []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384}
-	}
-	return o, err
-}
-
-// open opens a log and recognises its format; "-" is standard input.
-func (f *inputFlags) open(path string) (*log, error) {
+// open opens a log and recognises its format; "-" is standard input. What the
+// logs before it tell of the kernel is in signs.
+func (f *inputFlags) open(path string, signs ima.Signs) (*log, error) {
 	if path == "-" {
-		return f.read("standard input", io.NopCloser(os.Stdin))
+		return f.read("standard input", withProgress(os.Stdin, "standard input", f.prints), signs)
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return f.read(path, file)
+	return f.read(path, withProgress(file, path, f.prints), signs)
 }
 
-func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
-	opts, err := f.imaOptions()
-	if err != nil {
-		return nil, err
-	}
+func (f *inputFlags) read(path string, src io.ReadCloser, signs ima.Signs) (*log, error) {
 	in := bufio.NewReaderSize(src, eventlog.DetectSize)
 	prefix, err := in.Peek(eventlog.DetectSize)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { // io.EOF: the log is shorter than that
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	err = nil // a log shorter than what Detect can use is none the worse
 	l := &log{path: path, format: f.format, Closer: src}
 	if l.format == "" {
 		if l.format = detect(prefix); l.format == "" {
-			return nil, fmt.Errorf("%s: %w", path, unrecognised(prefix))
+			return nil, l.fault(unrecognised(prefix))
 		}
 	}
-	switch l.format {
-	case "ima":
-		l.source, err = ima.NewReader(in, opts)
-	case "ima-ascii":
-		l.source, err = ima.NewASCIIReader(in, opts)
-	case "dstack":
-		l.source = eventlog.NewDstackReader(in)
-	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
-		l.source = cel.NewReader(in, celFormats[l.format])
-	case "tcg12", "tcg2", "ccel":
-		l.source, err = eventlog.NewReader(in, eventlog.Options{Format: binaryFormats[l.format]})
-	default:
-		return nil, fmt.Errorf("--format %q, expected one of %s", l.format, strings.Join(formats, ", "))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if err := f.choose(l, in, prefix, signs); err != nil {
+		return nil, l.fault(err)
 	}
 	return l, nil
 }
@@ -129,6 +75,53 @@ func (f *inputFlags) read(path string, src io.ReadCloser) (*log, error) {
 var binaryFormats = map[string]eventlog.Format{"tcg12": eventlog.TCG12, "tcg2": eventlog.TCG2, "ccel": eventlog.CCEL}
 
 var celFormats = map[string]cel.Format{"cel-tlv": cel.TLV, "cel-json": cel.JSON, "cel-cbor": cel.CBOR, "systemd": cel.Systemd}
+
+// choose makes the reader of a log whose format is known.
+func (f *inputFlags) choose(l *log, in io.Reader, prefix []byte, signs ima.Signs) (err error) {
+	switch l.format {
+	case "ima", "ima-ascii":
+		return f.chooseIMA(l, in, prefix, signs)
+	case "dstack":
+		l.source = eventlog.NewDstackReader(in)
+	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
+		r := cel.NewReader(in, celFormats[l.format])
+		r.Realm = f.realm
+		r.Banks, err = f.algs()
+		l.source = r
+	case "tcg12", "tcg2", "ccel":
+		l.source, err = eventlog.NewReader(in, eventlog.Options{Format: binaryFormats[l.format]})
+	}
+	return err
+}
+
+// chooseIMA makes the reader of an IMA list, by the profile that was given or
+// that the list and the logs before it show.
+func (f *inputFlags) chooseIMA(l *log, in io.Reader, prefix []byte, signs ima.Signs) error {
+	opts, err := f.imaOptions(signs)
+	if err != nil {
+		return err
+	}
+	if f.profile == "" {
+		first, err := imaReader(l.format, bytes.NewReader(prefix), opts)
+		if err != nil {
+			return err
+		}
+		var reasons []string
+		opts.Profile, reasons = ima.GuessProfile(first.Measurements(), signs)
+		for _, why := range reasons {
+			l.notes = append(l.notes, "read with --profile "+why)
+		}
+	}
+	l.source, err = imaReader(l.format, in, opts)
+	return err
+}
+
+func imaReader(format string, src io.Reader, opts ima.Options) (source, error) {
+	if format == "ima-ascii" {
+		return ima.NewASCIIReader(src, opts)
+	}
+	return ima.NewReader(src, opts)
+}
 
 // detect returns the format's name, or "". A TCG log tells itself by its
 // header; an IMA list is tried before headerless TCG records, which ask less.

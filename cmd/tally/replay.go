@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
+	"tallystick/ima"
 	"tallystick/replay"
+	"tallystick/rtmr"
 )
 
 // replayReport is what replay --json prints (DESIGN.md, the JSON contract).
@@ -19,31 +24,42 @@ type replayReport struct {
 }
 
 type logReport struct {
-	Path     string   `json:"path"`
-	Format   string   `json:"format"`
-	Events   int      `json:"events"`
-	Warnings []string `json:"warnings"`
+	Path     string        `json:"path"`
+	Format   string        `json:"format"`
+	Events   int           `json:"events"`
+	Warnings []string      `json:"warnings"`
+	Checks   replay.Checks `json:"checks"`
+}
+
+// replayFlags are replay's own.
+type replayFlags struct {
+	into, mrtd string
+	overlap    bool
 }
 
 func newReplay() *cobra.Command {
 	var in inputFlags
+	var own replayFlags
 	var asJSON bool
-	var into string
 	cmd := &cobra.Command{
 		Use:   "replay LOG...",
 		Short: "Fold logs, in order of layers, into register values",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Replay folds logs into the values that the registers have if the logs are true:
+first the firmware's, then IMA's, then an application's. Each entry whose
+digest can be recomputed from its own data is held against them.
+
+Exit status: 0 folded; 1 a log contradicts itself or another; 2 input or usage.`,
+		Example: `  tally replay boot.bin ima.bin
+  tally replay --bank sha384 --into rtmr ccel.bin ima.bin app.cel
+  tally replay --overlap boot.bin ima-monday.bin ima-tuesday.bin`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts := replay.Options{IntoRTMR: into == "rtmr"}
-			if into != "" && into != "rtmr" {
-				return fmt.Errorf("--into %q, expected rtmr", into)
-			}
-			var err error
-			if opts.Banks, err = in.algs(); err != nil {
+			opts, err := own.options(&in)
+			if err != nil {
 				return err
 			}
 			fold := replay.New(opts)
-			report, err := foldLogs(fold, &in, args)
+			report, err := foldLogs(fold, &in, args, own.overlap)
 			print := printReplay
 			if asJSON {
 				print = printReplayJSON
@@ -57,26 +73,56 @@ func newReplay() *cobra.Command {
 			return err
 		},
 	}
-	in.register(cmd.Flags())
+	in.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&into, "into", "", "rtmr: fold PCR-indexed logs into RTMRs by the UEFI rule")
+	cmd.Flags().StringVar(&own.into, "into", "", "rtmr or rem: fold PCR-indexed logs into a TD's or a realm's registers by the UEFI rule")
+	cmd.Flags().StringVar(&own.mrtd, "mrtd", "", "a TD's MRTD in hexadecimal, which no log holds and its boot_aggregate is over")
+	cmd.Flags().BoolVar(&own.overlap, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
+	complete(cmd, "into", "rtmr", "rem")
 	return cmd
 }
 
+func (f *replayFlags) options(in *inputFlags) (opts replay.Options, err error) {
+	if err := in.check(); err != nil {
+		return opts, err
+	}
+	if opts.Banks, err = in.algs(); err != nil {
+		return opts, err
+	}
+	switch f.into {
+	case "":
+	case "rtmr":
+		opts.Into = rtmr.KindRTMR
+	case "rem":
+		opts.Into = rtmr.KindREM
+	default:
+		return opts, fmt.Errorf("--into %q, expected rtmr or rem", f.into)
+	}
+	if f.mrtd != "" {
+		opts.MRTD, err = hex.DecodeString(f.mrtd)
+		if err != nil || len(opts.MRTD) != rtmr.SHA384.Size() {
+			return opts, fmt.Errorf("--mrtd %q, expected %d hexadecimal digits", f.mrtd, 2*rtmr.SHA384.Size())
+		}
+	}
+	return opts, nil
+}
+
 // foldLogs folds the logs up to the first fault, and reports what it has.
-func foldLogs(fold *replay.Fold, in *inputFlags, paths []string) (*replayReport, error) {
+func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (*replayReport, error) {
 	report := &replayReport{Logs: []logReport{}}
+	signs := ima.Signs{Kernel: in.kernel}
+	var parts *replay.Parts
+	if overlap {
+		parts = &replay.Parts{}
+	}
 	err := func() error {
 		for _, path := range paths {
-			l, err := in.open(path)
+			l, err := foldLog(fold, in, path, &signs, parts)
+			if l != nil {
+				report.Logs = append(report.Logs, *l)
+			}
 			if err != nil {
 				return err
-			}
-			n, err := fold.Log(l.source.Measurements())
-			l.Close()
-			report.Logs = append(report.Logs, logReport{l.path, l.format, n, append([]string{}, l.source.Warnings()...)})
-			if err != nil {
-				return fmt.Errorf("%s: %w", l.path, err)
 			}
 		}
 		return nil
@@ -91,31 +137,115 @@ func foldLogs(fold *replay.Fold, in *inputFlags, paths []string) (*replayReport,
 	return report, err
 }
 
+// foldLog folds one log, and learns from it what tells of the kernel.
+func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, parts *replay.Parts) (*logReport, error) {
+	l, err := in.open(path, *signs)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	entries := l.Measurements()
+	switch l.format {
+	case "tcg12", "tcg2":
+		entries = watchKernel(entries, &signs.Kernel)
+	case "ima", "ima-ascii":
+		if parts != nil {
+			skip, err := in.overlap(path, *signs, parts)
+			if err != nil {
+				return nil, err
+			}
+			if skip > 0 {
+				entries = without(entries, skip)
+				l.notes = append(l.notes, fmt.Sprintf("its first %d entries are the last of the list before, and were folded there", skip))
+			}
+		}
+	}
+	n, err := fold.Log(entries)
+	signs.Banks = fold.BootBanks()
+	report := &logReport{l.path, l.format, n, append([]string{}, l.Warnings()...), fold.Checks()}
+	if err != nil {
+		err = l.fault(err)
+	}
+	return report, err
+}
+
+// overlap reads an IMA list once, to tell how many of its entries are the end
+// of the parts before.
+func (f *inputFlags) overlap(path string, signs ima.Signs, parts *replay.Parts) (int, error) {
+	if path == "-" {
+		return 0, fmt.Errorf("--overlap reads an IMA list twice, which standard input cannot be")
+	}
+	l, err := f.open(path, signs)
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return parts.Overlap(l.Measurements()), nil
+}
+
+// without leaves out a log's first n entries.
+func without(entries iter.Seq2[rtmr.Measurement, error], n int) iter.Seq2[rtmr.Measurement, error] {
+	return func(yield func(rtmr.Measurement, error) bool) {
+		for m, err := range entries {
+			if err == nil && m.Index < n {
+				continue
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// kernelImage finds the release in what GRUB, or the kernel's command line,
+// calls the kernel's image.
+var kernelImage = regexp.MustCompile(`vmlinuz-([0-9][0-9A-Za-z.+~_-]*)`)
+
+// watchKernel notes the kernel's release where a boot log names its image.
+func watchKernel(entries iter.Seq2[rtmr.Measurement, error], release *string) iter.Seq2[rtmr.Measurement, error] {
+	return func(yield func(rtmr.Measurement, error) bool) {
+		for m, err := range entries {
+			if err == nil && *release == "" {
+				if found := kernelImage.FindStringSubmatch(m.Entry.Detail()); found != nil {
+					*release = found[1]
+				}
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
 func printReplayJSON(w io.Writer, report *replayReport) error {
 	return json.NewEncoder(w).Encode(report)
 }
 
 func printReplay(w io.Writer, report *replayReport) error {
 	for _, l := range report.Logs {
-		fmt.Fprintf(w, "%s: %s, %d events\n", l.Path, l.Format, l.Events)
+		fmt.Fprintf(w, "%s: %s, %d events (%s)\n", l.Path, l.Format, l.Events, checksText(l.Checks))
 		for _, text := range l.Warnings {
-			fmt.Fprintf(w, "  warning: %s\n", text)
+			fmt.Fprintf(w, "  %s %s\n", caution("warning:"), text)
 		}
 	}
 	for _, v := range report.Registers {
 		fmt.Fprintf(w, "%-6s %-8s %s  %d events\n", v.Register, v.Alg, v.Value, v.Events)
 	}
-	printFindings(w, report.Findings)
+	printFindings(w, report)
 	return nil
 }
 
-func printFindings(w io.Writer, findings []replay.Finding) {
-	for _, f := range findings {
-		said := "the data do not hash to the recorded digest"
-		if f.Kind == "boot_aggregate" {
-			said = "not the hash over the boot log's PCR 0-9 or 0-7"
-		}
-		fmt.Fprintf(w, "entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
-			f.Entry, f.Offset, f.Register, f.Type, f.Detail, said, f.Alg, f.Recorded, f.Alg, f.Computed)
+func checksText(c replay.Checks) string {
+	text := fmt.Sprintf("%d verified by their data, %d cannot be checked", c.Verified, c.Uncheckable)
+	if c.Contradicting > 0 {
+		text += ", " + bad(fmt.Sprintf("%d contradict theirs", c.Contradicting))
+	}
+	return text
+}
+
+func printFindings(w io.Writer, report *replayReport) {
+	for _, f := range report.Findings {
+		fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
+			report.Logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text), f.Alg, f.Recorded, f.Alg, f.Computed)
 	}
 }

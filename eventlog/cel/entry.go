@@ -49,13 +49,11 @@ func (x Index) register(realm bool) (r rtmr.Register, ok bool) {
 	case PCRIndex:
 		return rtmr.PCR(x.Number).Register()
 	case CCIndex:
-		if !realm {
-			return eventlog.CCMRIndex(x.Number).Register()
+		r, ok = eventlog.CCMRIndex(x.Number).Register()
+		if realm {
+			r = r.Realm()
 		}
-		if x.Number == 0 {
-			return rtmr.RIM, true
-		}
-		return rtmr.Index(x.Number - 1).REM()
+		return r, ok
 	}
 	return rtmr.Register{}, true
 }
@@ -119,6 +117,15 @@ func (e *Entry) Inner() rtmr.Entry {
 		return c.entry
 	}
 	return nil
+}
+
+// BootAggregate returns the digest of IMA's boot_aggregate, as
+// ima.Entry.BootAggregate does; ok is false for every other entry.
+func (e *Entry) BootAggregate() (d rtmr.Digest, ok bool) {
+	if c, isIMA := e.content.(imaTemplate); isIMA {
+		return c.entry.BootAggregate()
+	}
+	return d, false
 }
 
 // Measurement returns the record as a measurement, by the TCG log's rules for

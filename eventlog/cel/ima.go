@@ -1,8 +1,10 @@
 package cel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +51,22 @@ func consumes(data []byte, order binary.ByteOrder) bool {
 		data = data[4+n:]
 	}
 	return len(data) == 0
+}
+
+// appendBanks appends the digests of banks that a record does not have.
+func (c imaTemplate) appendBanks(digests []rtmr.Digest, banks []rtmr.Alg) []rtmr.Digest {
+	violation := len(digests) > 0 && !slices.ContainsFunc(digests[0].Sum, func(b byte) bool { return b != 0xFF })
+	for _, a := range banks {
+		if !a.Available() || slices.ContainsFunc(digests, func(d rtmr.Digest) bool { return d.Alg == a }) {
+			continue
+		}
+		sum := bytes.Repeat([]byte{0xFF}, a.Size())
+		if !violation {
+			sum = c.entry.TemplateHash(a)
+		}
+		digests = append(digests, rtmr.Digest{Alg: a, Sum: sum})
+	}
+	return digests
 }
 
 func (c imaTemplate) contentType() ContentType                  { return ContentIMATemplate }

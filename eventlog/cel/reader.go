@@ -36,6 +36,11 @@ type Reader struct {
 	// was. Set it before Measurements is called.
 	Realm bool
 
+	// Banks are banks that are wanted of IMA entries: the digest of one that a
+	// record does not have is recomputed from its template data, as package ima
+	// does it (a violation extends 0xFF). Set it before Measurements is called.
+	Banks []rtmr.Alg
+
 	src    io.Reader
 	format Format
 	in     *window.Reader // TLV and CBOR
@@ -47,6 +52,7 @@ type Reader struct {
 	size    int   // of the record, if it is read from in
 	entry   Entry
 	digests [maxDigests]rtmr.Digest
+	banks   []rtmr.Digest // the digests of Banks beside those of a record
 
 	realm    bool // the last CC record whose digests tell was a realm's
 	numbered bool // the record has a recnum
@@ -117,6 +123,10 @@ func (r *Reader) next() (rtmr.Measurement, error) {
 	}
 	m := r.entry.Measurement()
 	m.Index, m.Offset = r.index, r.offset
+	if c, ok := r.entry.content.(imaTemplate); ok && len(r.Banks) > 0 {
+		r.banks = c.appendBanks(append(r.banks[:0], m.Digests...), r.Banks)
+		m.Digests = r.banks
+	}
 	r.index++
 	return m, nil
 }
