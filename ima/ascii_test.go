@@ -106,42 +106,47 @@ func field(order binary.AppendByteOrder, data string) string {
 	return string(order.AppendUint32(nil, uint32(len(data)))) + data
 }
 
+const hexDigest = "abababababababababababababababababababababababababababababababab"
+
+var digest = strings.Repeat("\xAB", 32)
+
+// templateCases are entries of each template, with names that try a reader.
+var templateCases = []struct {
+	name, template string
+	data           []string // the fields' data as the kernel has them
+	text           []string // and as it shows them
+}{
+	{"ima-ngv2", "ima-ngv2", []string{"verity:sha256:\x00" + digest, "/bin/sh\x00"}, []string{"verity:sha256:" + hexDigest, "/bin/sh"}},
+	{"ima-sig_unsigned", "ima-sig", []string{"sha256:\x00" + digest, "/bin/sh\x00", ""}, []string{"sha256:" + hexDigest, "/bin/sh", ""}},
+	{"ima-sig", "ima-sig", []string{"sha256:\x00" + digest, "/bin/sh\x00", "\x03\x02\x04"}, []string{"sha256:" + hexDigest, "/bin/sh", "030204"}},
+	{"ima-buf", "ima-buf", []string{"sha256:\x00" + digest, "kexec-cmdline\x00", "root=/dev/vda"}, []string{"sha256:" + hexDigest, "kexec-cmdline", hex.EncodeToString([]byte("root=/dev/vda"))}},
+	{"ima-modsig", "ima-modsig", []string{"sha256:\x00" + digest, "/m.ko\x00", "", "sha512:\x00\x01\x02", "0\x82"}, []string{"sha256:" + hexDigest, "/m.ko", "", "sha512:0102", "3082"}},
+	{"evm-sig", "evm-sig",
+		[]string{"sha256:\x00" + digest, "/bin/sh\x00", "\x05\x02", "security.selinux|security.ima\x00", "\x10\x00\x00\x00", "system_u", "\xe8\x03\x00\x00", "\x00\x00\x00\x00", "\xed\x81"},
+		[]string{"sha256:" + hexDigest, "/bin/sh", "0502", "security.selinux|security.ima", "10000000", hex.EncodeToString([]byte("system_u")), "1000", "0", "33261"}},
+	{"evm-sig_no_inode", "evm-sig",
+		[]string{"sha256:\x00" + digest, "boot_aggregate\x00", "", "", "", "", "", "", ""},
+		[]string{"sha256:" + hexDigest, "boot_aggregate", "", "", "", "", "", "", ""}},
+	{"custom_format", "n-ng|d-ng|sig", []string{"/bin/sh\x00", "sha256:\x00" + digest, "\x03"}, []string{"/bin/sh", "sha256:" + hexDigest, "03"}},
+	{"out_of_tree", "ima-cgpath", []string{"/bin/bash:/sbin/init\x00", "/docker/1f\x00", "sha256:\x00" + digest, "/bin/sh\x00"}, []string{"/bin/bash:/sbin/init", "/docker/1f", "sha256:" + hexDigest, "/bin/sh"}},
+	{"unknown_template_guessed", "ima-mine", []string{"sha256:\x00" + digest, "/bin/sh\x00", "\x03\x02"}, []string{"sha256:" + hexDigest, "/bin/sh", "0302"}},
+	{"name_with_spaces", "ima-sig", []string{"sha256:\x00" + digest, "/a b c\x00", ""}, []string{"sha256:" + hexDigest, "/a b c", ""}},
+	{"name_with_line_ends", "ima-sig", []string{"sha256:\x00" + digest, "/a\n\nb\n\x00", "\x03"}, []string{"sha256:" + hexDigest, "/a\n\nb\n", "03"}},
+	{"name_not_utf8", "ima-ng", []string{"sha256:\x00" + digest, "/\xff\xfe\x00"}, []string{"sha256:" + hexDigest, "/\xff\xfe"}},
+	// A name that reads as an entry of its own. Its hash is of other data,
+	// so it is no entry.
+	{"name_that_forges_an_entry", "ima-ng", []string{"sha256:\x00" + digest, "/a\n10 " + strings.Repeat("c", 40) + " ima-ng sha256:" + hexDigest + " /bin/b\x00"},
+		[]string{"sha256:" + hexDigest, "/a\n10 " + strings.Repeat("c", 40) + " ima-ng sha256:" + hexDigest + " /bin/b"}},
+}
+
 func TestASCIITemplates(t *testing.T) {
 	le := binary.LittleEndian
-	digest := strings.Repeat("\xAB", 32)
-	hexDigest := strings.Repeat("ab", 32)
-	for _, tc := range []struct {
-		name, template string
-		data           []string // the fields' data as the kernel has them
-		text           []string // and as it shows them
-	}{
-		{"ima-ngv2", "ima-ngv2", []string{"verity:sha256:\x00" + digest, "/bin/sh\x00"}, []string{"verity:sha256:" + hexDigest, "/bin/sh"}},
-		{"ima-sig_unsigned", "ima-sig", []string{"sha256:\x00" + digest, "/bin/sh\x00", ""}, []string{"sha256:" + hexDigest, "/bin/sh", ""}},
-		{"ima-sig", "ima-sig", []string{"sha256:\x00" + digest, "/bin/sh\x00", "\x03\x02\x04"}, []string{"sha256:" + hexDigest, "/bin/sh", "030204"}},
-		{"ima-buf", "ima-buf", []string{"sha256:\x00" + digest, "kexec-cmdline\x00", "root=/dev/vda"}, []string{"sha256:" + hexDigest, "kexec-cmdline", hex.EncodeToString([]byte("root=/dev/vda"))}},
-		{"ima-modsig", "ima-modsig", []string{"sha256:\x00" + digest, "/m.ko\x00", "", "sha512:\x00\x01\x02", "0\x82"}, []string{"sha256:" + hexDigest, "/m.ko", "", "sha512:0102", "3082"}},
-		{"evm-sig", "evm-sig",
-			[]string{"sha256:\x00" + digest, "/bin/sh\x00", "\x05\x02", "security.selinux|security.ima\x00", "\x10\x00\x00\x00", "system_u", "\xe8\x03\x00\x00", "\x00\x00\x00\x00", "\xed\x81"},
-			[]string{"sha256:" + hexDigest, "/bin/sh", "0502", "security.selinux|security.ima", "10000000", hex.EncodeToString([]byte("system_u")), "1000", "0", "33261"}},
-		{"evm-sig_no_inode", "evm-sig",
-			[]string{"sha256:\x00" + digest, "boot_aggregate\x00", "", "", "", "", "", "", ""},
-			[]string{"sha256:" + hexDigest, "boot_aggregate", "", "", "", "", "", "", ""}},
-		{"custom_format", "n-ng|d-ng|sig", []string{"/bin/sh\x00", "sha256:\x00" + digest, "\x03"}, []string{"/bin/sh", "sha256:" + hexDigest, "03"}},
-		{"out_of_tree", "ima-cgpath", []string{"/bin/bash:/sbin/init\x00", "/docker/1f\x00", "sha256:\x00" + digest, "/bin/sh\x00"}, []string{"/bin/bash:/sbin/init", "/docker/1f", "sha256:" + hexDigest, "/bin/sh"}},
-		{"unknown_template_guessed", "ima-mine", []string{"sha256:\x00" + digest, "/bin/sh\x00", "\x03\x02"}, []string{"sha256:" + hexDigest, "/bin/sh", "0302"}},
-		{"name_with_spaces", "ima-sig", []string{"sha256:\x00" + digest, "/a b c\x00", ""}, []string{"sha256:" + hexDigest, "/a b c", ""}},
-		{"name_with_line_ends", "ima-sig", []string{"sha256:\x00" + digest, "/a\n\nb\n\x00", "\x03"}, []string{"sha256:" + hexDigest, "/a\n\nb\n", "03"}},
-		{"name_not_utf8", "ima-ng", []string{"sha256:\x00" + digest, "/\xff\xfe\x00"}, []string{"sha256:" + hexDigest, "/\xff\xfe"}},
-		// A name that reads as an entry of its own. Its hash is of other data,
-		// so it is no entry.
-		{"name_that_forges_an_entry", "ima-ng", []string{"sha256:\x00" + digest, "/a\n10 " + strings.Repeat("c", 40) + " ima-ng sha256:" + hexDigest + " /bin/b\x00"},
-			[]string{"sha256:" + hexDigest, "/a\n10 " + strings.Repeat("c", 40) + " ima-ng sha256:" + hexDigest + " /bin/b"}},
-	} {
+	for _, tc := range templateCases {
 		for _, order := range []binary.AppendByteOrder{le, binary.BigEndian} {
+			if order != le && tc.name == "evm-sig" {
+				continue // whose data have little-endian numbers here
+			}
 			t.Run(tc.name+"/"+order.(fmt.Stringer).String(), func(t *testing.T) {
-				if order != le && strings.HasPrefix(tc.name, "evm-sig") {
-					t.Skip("the numbers in data are little-endian")
-				}
 				var data string
 				for _, f := range tc.data {
 					data += field(order, f)

@@ -2,10 +2,15 @@ package ima_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha1"
+	_ "crypto/sha256"
+	_ "crypto/sha512"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"tallystick/ima"
@@ -62,6 +67,58 @@ func TestIMA(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every template in every layout: both byte orders, and the per-bank lists'
+// digest sizes. The layout is found from the content.
+func TestTemplates(t *testing.T) {
+	for _, tc := range templateCases {
+		for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+			for _, alg := range allBanks {
+				t.Run(fmt.Sprintf("%s/%s/%s", tc.name, order, alg), func(t *testing.T) {
+					var data []byte
+					for _, f := range tc.data {
+						data = append(data, field(order, f)...)
+					}
+					list := append(recordIn(alg, order, 10, "ima-ng", ng(order, "boot_aggregate")), recordIn(alg, order, 11, tc.template, data)...)
+					r, err := ima.NewReader(bytes.NewReader(list), ima.Options{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					n := 0
+					for m, err := range r.Measurements() {
+						if err != nil {
+							t.Fatal(err)
+						}
+						if n++; n == 1 {
+							continue
+						}
+						e := m.Entry.(*ima.Entry)
+						check, _ := e.Verify(m.Digests[0])
+						if e.Template() != tc.template || !bytes.Equal(e.Data(), data) || m.Register.String() != "pcr11" || check != rtmr.Verified || m.Digests[0].Alg != alg {
+							t.Errorf("%s %s %x: %s %s", m.Register, e.Template(), e.Data(), m.Digests[0], check)
+						}
+					}
+					if n != 2 {
+						t.Errorf("%d entries, want 2", n)
+					}
+				})
+			}
+		}
+	}
+}
+
+// recordIn writes a record of a list in another bank than SHA-1.
+func recordIn(alg rtmr.Alg, order binary.AppendByteOrder, pcr uint32, name string, data []byte) []byte {
+	b := record(order, pcr, name, data)
+	const sha1At, sha1Size = 4, 20
+	return slices.Concat(b[:sha1At], hashOf(alg, data), b[sha1At+sha1Size:])
+}
+
+func hashOf(alg rtmr.Alg, data []byte) []byte {
+	h := map[rtmr.Alg]crypto.Hash{rtmr.SHA1: crypto.SHA1, rtmr.SHA256: crypto.SHA256, rtmr.SHA384: crypto.SHA384, rtmr.SHA512: crypto.SHA512}[alg].New()
+	h.Write(data)
+	return h.Sum(nil)
 }
 
 func TestNameIsEscaped(t *testing.T) {

@@ -236,11 +236,11 @@ func printReplay(w io.Writer, report *replayReport) error {
 }
 
 func checksText(c replay.Checks) string {
-	text := fmt.Sprintf("%d verified by their data, %d cannot be checked", c.Verified, c.Uncheckable)
+	contradicted := fmt.Sprintf("%d contradicted", c.Contradicting)
 	if c.Contradicting > 0 {
-		text += ", " + bad(fmt.Sprintf("%d contradict theirs", c.Contradicting))
+		contradicted = bad(contradicted)
 	}
-	return text
+	return fmt.Sprintf("by their own data %d verified, %s, %d not checkable", c.Verified, contradicted, c.Uncheckable)
 }
 
 func printFindings(w io.Writer, report *replayReport) {
