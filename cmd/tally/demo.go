@@ -71,7 +71,7 @@ func demoFold(w io.Writer, boot, list []byte, held rtmr.Values) error {
 		if want := held[v.Alg][v.Register]; !slices.Equal(want, v.Value) {
 			said = bad("DIFFERS: the TPM held " + want.String())
 		}
-		fmt.Fprintf(w, "%-6s %s  %3d events  %s\n", v.Register, v.Value, v.Events, said)
+		fmt.Fprintf(w, "%-6s %s  %10s  %s\n", v.Register, v.Value, events(v.Events), said)
 	}
 	report.Findings = fold.Findings()
 	printFindings(w, report)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"regexp"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -223,16 +224,23 @@ func printReplayJSON(w io.Writer, report *replayReport) error {
 
 func printReplay(w io.Writer, report *replayReport) error {
 	for _, l := range report.Logs {
-		fmt.Fprintf(w, "%s: %s, %d events (%s)\n", l.Path, l.Format, l.Events, checksText(l.Checks))
+		fmt.Fprintf(w, "%s: %s, %s (%s)\n", l.Path, l.Format, events(l.Events), checksText(l.Checks))
 		for _, text := range l.Warnings {
 			fmt.Fprintf(w, "  %s %s\n", caution("warning:"), text)
 		}
 	}
 	for _, v := range report.Registers {
-		fmt.Fprintf(w, "%-6s %-8s %s  %d events\n", v.Register, v.Alg, v.Value, v.Events)
+		fmt.Fprintf(w, "%-6s %-8s %s  %s\n", v.Register, v.Alg, v.Value, events(v.Events))
 	}
 	printFindings(w, report)
 	return nil
+}
+
+func events(n int) string {
+	if n == 1 {
+		return "1 event"
+	}
+	return strconv.Itoa(n) + " events"
 }
 
 func checksText(c replay.Checks) string {

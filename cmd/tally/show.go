@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,13 +15,13 @@ import (
 
 func newShow() *cobra.Command {
 	in := inputFlags{prints: true}
-	var asJSON bool
+	var asJSON, long bool
 	cmd := &cobra.Command{
 		Use:   "show LOG",
 		Short: "Print a log's events, one a line",
 		Long: `Show prints a log's events, one a line: index, register, type, the beginning of
-the digest in the last bank, and the data in readable form. An event that its
-own data contradict is marked.`,
+the digest in the last bank (or that of --bank), and the data in readable form.
+An event that its own data contradict is marked.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := in.check(); err != nil {
@@ -31,21 +32,23 @@ own data contradict is marked.`,
 				return err
 			}
 			defer l.Close()
-			return show(cmd.OutOrStdout(), cmd.ErrOrStderr(), l, asJSON)
+			print := printEventJSON
+			if !asJSON {
+				banks, _ := in.algs()
+				print = (&eventPrinter{banks, long}).print
+			}
+			return show(cmd.OutOrStdout(), cmd.ErrOrStderr(), l, print)
 		},
 	}
 	in.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON Lines")
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "print the whole digest")
 	return cmd
 }
 
 // show prints every event up to the end or the first fault.
-func show(w, warnings io.Writer, l *log, asJSON bool) error {
+func show(w, warnings io.Writer, l *log, print func(io.Writer, *rtmr.Measurement) error) error {
 	out := bufio.NewWriter(w)
-	print := printEvent
-	if asJSON {
-		print = printEventJSON
-	}
 	for m, err := range l.Measurements() {
 		if err != nil {
 			out.Flush()
@@ -61,12 +64,18 @@ func show(w, warnings io.Writer, l *log, asJSON bool) error {
 	return out.Flush()
 }
 
-func printEvent(w io.Writer, m *rtmr.Measurement) error {
+// eventPrinter prints events for people.
+type eventPrinter struct {
+	banks []rtmr.Alg // the digest shown is in the first of them that the event has
+	long  bool
+}
+
+func (p *eventPrinter) print(w io.Writer, m *rtmr.Measurement) error {
 	mark := ""
 	if check(m) == rtmr.Contradicts {
 		mark = bad(" (the data do not hash to the recorded digest)")
 	}
-	_, err := fmt.Fprintf(w, "%5d %-6s %-34s %-12.12s %s%s\n", m.Index, shownRegister(m), m.Entry.Type(), shownDigest(m), m.Entry.Detail(), mark)
+	_, err := fmt.Fprintf(w, "%5d %-6s %-34s %-12s %s%s\n", m.Index, shownRegister(m), m.Entry.Type(), p.digest(m), m.Entry.Detail(), mark)
 	return err
 }
 
@@ -77,11 +86,22 @@ func shownRegister(m *rtmr.Measurement) string {
 	return m.Register.String()
 }
 
-func shownDigest(m *rtmr.Measurement) string {
+func (p *eventPrinter) digest(m *rtmr.Measurement) string {
 	if m.NoAction || len(m.Digests) == 0 {
 		return "-"
 	}
-	return rtmr.Hex(m.Digests[len(m.Digests)-1].Sum).String()
+	shown := m.Digests[len(m.Digests)-1]
+	for _, alg := range slices.Backward(p.banks) {
+		if i := slices.IndexFunc(m.Digests, func(d rtmr.Digest) bool { return d.Alg == alg }); i >= 0 {
+			shown = m.Digests[i]
+		}
+	}
+	const short = 12
+	digits := rtmr.Hex(shown.Sum).String()
+	if !p.long && len(digits) > short {
+		digits = digits[:short]
+	}
+	return digits
 }
 
 // check tells whether the data explain the digests: Contradicts if they
