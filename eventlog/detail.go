@@ -151,7 +151,7 @@ func preview(b []byte) string {
 }
 
 // separatorDetail renders what a separator says: 0 and 0xFFFFFFFF are both
-// good, 1 says that measuring failed (TCG PFP 1.06 table 27), and the Windows
+// good, 1 says that measuring failed (TCG PFP 1.05 §10.4.1), and the Windows
 // loader caps its registers with "WBCL".
 func separatorDetail(b []byte) (string, bool) {
 	switch hex.EncodeToString(b[:min(len(b), 5)]) {
@@ -177,7 +177,8 @@ func versionDetail(b []byte) (string, bool) {
 	return "", false
 }
 
-// noActionDetail renders the events that inform (TCG PFP 1.06 §10.4.5).
+// noActionDetail renders the events that inform: EV_NO_ACTION (TCG PFP 1.06
+// §10.4.5).
 func noActionDetail(b []byte) (string, bool) {
 	const startup = "StartupLocality\x00"
 	if rest, ok := bytes.CutPrefix(b, []byte(startup)); ok && len(rest) == 1 {
@@ -198,7 +199,7 @@ func noActionDetail(b []byte) (string, bool) {
 }
 
 // platformDetail renders TCG_Sp800_155_PlatformId_Event and its versions 2 and
-// 3 (TCG PFP 1.06 §10.4.5): signature[16] | u32 vendor | guid reference
+// 3 (EDK2's IndustryStandard/UefiTcgPlatform.h): signature[16] | u32 vendor | guid reference
 // manifest, then in the latter two strings with a size byte: platform
 // manufacturer, model, version, firmware manufacturer.
 func platformDetail(b []byte) (string, bool) {
@@ -227,7 +228,7 @@ func blobDetail(b []byte) (string, bool) {
 }
 
 // blob2Detail renders a UEFI_PLATFORM_FIRMWARE_BLOB2: u8 size | description |
-// u64 base | u64 length (TCG PFP 1.06 §10.2).
+// u64 base | u64 length (TCG PFP 1.05 §10.2.5).
 func blob2Detail(b []byte) (string, bool) {
 	f := fields{rest: b}
 	description := f.bytes(uint64(f.u8()))
@@ -255,8 +256,8 @@ var tableNames = map[string]string{
 	"3b952ef8-3f1b-4d98-9a4c-3d3bfc1ab6d2": "EFI system resource",
 }
 
-// tablesDetail renders a UEFI_HANDOFF_TABLE_POINTERS: u64 count | count ×
-// {guid | u64 address} (TCG PFP 1.06 §10.2).
+// tablesDetail renders a UEFI_HANDOFF_TABLE_POINTERS (EDK2's
+// IndustryStandard/UefiTcgPlatform.h): u64 count | count × {guid | u64 address}.
 func tablesDetail(description string, b []byte) (string, bool) {
 	const entry = 16 + 8
 	f := fields{rest: b}
@@ -275,7 +276,7 @@ func tablesDetail(description string, b []byte) (string, bool) {
 	return s, true
 }
 
-// imageDetail renders a UEFI_IMAGE_LOAD_EVENT (TCG PFP 1.06 §10.2): u64
+// imageDetail renders a UEFI_IMAGE_LOAD_EVENT (TCG PFP 1.05 §10.2.3): u64
 // address | u64 length | u64 link-time address | u64 path length | path.
 // shim logs zeros and no path for the images that it loads itself.
 func imageDetail(b []byte) (string, bool) {

@@ -84,7 +84,7 @@ func TestDetail(t *testing.T) {
 	}
 }
 
-// TestDetailDevicePath renders paths in the text form of UEFI 2.10 §10.6.1.
+// TestDetailDevicePath renders paths in UEFI's text form.
 func TestDetailDevicePath(t *testing.T) {
 	for _, c := range []struct{ nodes, want string }{
 		{"02010c00d041030a00000000" + "010106000203", "PciRoot(0x0)/Pci(0x3,0x2)"},

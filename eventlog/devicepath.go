@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// devicePath renders a device path as the UEFI text form does (UEFI 2.10
-// §10.6.1), but with a file's path in File(..) and GUIDs in lower case. A node
+// devicePath renders a device path as the UEFI text form does (EDK2's
+// UefiDevicePathLib/DevicePathToText.c), but with a file's path in File(..) and
+// GUIDs in lower case. A node
 // without a rendering here is Path(type,subtype,hex); what cannot be a node is
 // shown in hexadecimal, and ends the text.
 //

@@ -6,8 +6,9 @@ import (
 	"tallystick/rtmr"
 )
 
-// Event is one record of a TCG log: TCG_PCR_EVENT, TCG_PCR_EVENT2 (TCG PFP
-// 1.06 §10.2) or CC_EVENT (UEFI 2.10 §38.2.3). It implements rtmr.Entry.
+// Event is one record of a TCG log: TCG_PCR_EVENT or TCG_PCR_EVENT2 (EDK2's
+// IndustryStandard/UefiTcgPlatform.h), or CC_EVENT, which is the latter with a
+// CC-MR index (UEFI 2.10 §38.1). It implements rtmr.Entry.
 //
 // Only the digests are measured. EventType and EventData are whatever the log
 // says, and whoever wrote the log may have lied: Verify tells where the data
@@ -28,7 +29,8 @@ func (e *Event) Data() []byte { return e.EventData }
 // EventType says what an event's data are, and what its digest is a digest of.
 type EventType uint32
 
-// Event types of TCG PFP 1.06 §10.4.1 (tables 27 and 28) and of dstack.
+// Event types of TCG PFP 1.05 §10.4.1; of 1.06, which added EV_POST_CODE2,
+// EV_EFI_GPT_EVENT2 and the last two of SPDM; and of dstack.
 const (
 	EVPrebootCert              EventType = 0x00000000
 	EVPostCode                 EventType = 0x00000001
@@ -142,8 +144,9 @@ func ParseEventType(s string) (EventType, error) {
 }
 
 // CCMRIndex is the index of a measurement register in a CC event log and in
-// CEL content type 108 (UEFI 2.10 §38.2.2, table 38.1): 0 is MRTD or RIM, 1 is
-// RTMR0 or REM0, and so on to 4. It is one more than rtmr.Index.
+// CEL content type 108: 0 is MRTD (UEFI 2.10 §38.4.1) or RIM (§38.4.3), 1 is
+// RTMR0 or REM0, and so on to 4. It is one more than rtmr.Index. That section
+// ends at 3; 4 is RTMR3 by EDK2's Protocol/CcMeasurement.h.
 type CCMRIndex uint32
 
 // Register returns the TDX register of that index; ok is false above 4.
@@ -170,11 +173,11 @@ func CCMR(r rtmr.Register) (i CCMRIndex, ok bool) {
 func (e *Event) locality() uint8 {
 	const signature = "StartupLocality\x00"
 	switch e.EventType {
-	case EVNoAction: // TCG PFP 1.06 §10.4.5.3: a 17-byte event
+	case EVNoAction: // TCG_EfiStartupLocalityEvent, 17 bytes (TCG PFP 1.04 §9.4.5.3)
 		if len(e.EventData) == len(signature)+1 && string(e.EventData[:len(signature)]) == signature {
 			return e.EventData[len(signature)]
 		}
-	case EVEFIHCRTMEvent: // PC Client PTP 1.05 §4.6.2: an H-CRTM starts PCR 0 at 00..04
+	case EVEFIHCRTMEvent: // an H-CRTM starts PCR 0 at 00..04 (TPM 2.0 Part 1 §34.3)
 		if e.MRIndex == 0 {
 			return 4
 		}

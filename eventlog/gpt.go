@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// partitionTypes are types of GPT partitions (UEFI 2.10 §5.3.3 and the UAPI
+// partitionTypes are types of GPT partitions (UEFI 2.10 §5.3 and the UAPI
 // group's discoverable partitions), by their GUID's text.
 var partitionTypes = map[string]string{
 	"c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
@@ -21,9 +21,9 @@ var partitionTypes = map[string]string{
 	"de94bba4-06d1-4d40-a16a-bfd50179d6ac": "Windows recovery",
 }
 
-// gptDetail renders a UEFI_GPT_DATA (TCG PFP 1.06 §10.2): the partition
+// gptDetail renders a UEFI_GPT_DATA (TCG PFP 1.05 §10.2.6): the partition
 // table's header | u64 number of partitions | their entries. The header
-// (UEFI 2.10 §5.3.2) is 92 bytes, with the disk's GUID at 56 and the size of
+// (UEFI 2.10 §5.3) is 92 bytes, with the disk's GUID at 56 and the size of
 // an entry at 84.
 func gptDetail(b []byte) (string, bool) {
 	f := fields{rest: b}
@@ -49,7 +49,7 @@ func gptDetail(b []byte) (string, bool) {
 	return s.String(), true
 }
 
-// partition renders an entry (UEFI 2.10 §5.3.3): guid type | guid | u64 first
+// partition renders an EFI_PARTITION_ENTRY (EDK2's Uefi/UefiGpt.h): guid type | guid | u64 first
 // and last block | u64 attributes | name, 36 UTF-16 characters.
 func partition(b []byte) string {
 	f := fields{rest: b}

@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// tagged is a TCG_PCClientTaggedEvent (TCG PFP 1.05 §10.2.6):
-// u32 id | u32 size | data[size], little-endian.
+// tagged is a TCG_PCClientTaggedEvent (EDK2's
+// IndustryStandard/UefiTcgPlatform.h): u32 id | u32 size | data[size],
+// little-endian.
 type tagged struct {
 	id   uint32
 	data []byte
@@ -15,7 +16,8 @@ type tagged struct {
 // Tags in EV_EVENT_TAG events. The Linux EFI stub's are in
 // drivers/firmware/efi/libstub/efistub.h, systemd's in
 // src/fundamental/tpm2-pcr.h, the Windows loader's (SIPA: bit 31 not measured,
-// bit 30 an aggregate, bit 16 a container of further tags) in wbcl.h.
+// bit 30 an aggregate; bits 16 to 23 the kind, 1 a container of further tags) in
+// the Windows SDK's wbcl.h.
 const (
 	tagAAEL             = 0x4141454c // "AAEL" in ASCII; CoCo guest-components
 	tagLinuxInitrd      = 0x8F3B22EC

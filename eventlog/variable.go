@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// variable is a UEFI_VARIABLE_DATA structure (TCG PFP 1.06 §10.2):
+// variable is a UEFI_VARIABLE_DATA structure (TCG PFP 1.05 §10.2.6):
 // guid | u64 name length in characters | u64 data length | name in UTF-16
 // without a NUL | data, little-endian.
 type variable struct {
@@ -30,8 +30,9 @@ func parseVariable(b []byte) (variable, bool) {
 	return v, !f.bad
 }
 
-// The namespaces of variables that firmware and shim measure (UEFI 2.10 §3.3
-// and §32.4.1; shim's lib/guid.c; systemd's Boot Loader Interface).
+// The namespaces of variables that firmware and shim measure (EDK2's
+// Guid/GlobalVariable.h and Guid/ImageAuthentication.h; shim's lib/guid.c;
+// systemd's Boot Loader Interface).
 var (
 	guidGlobal   = guid{0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c}
 	guidSecurity = guid{0xcb, 0xb2, 0x19, 0xd7, 0x3a, 0x3d, 0x96, 0x45, 0xa3, 0xbc, 0xda, 0xd0, 0x0e, 0x67, 0x65, 0x6f}
@@ -122,7 +123,7 @@ func optionNumbers(b []byte) (string, bool) {
 }
 
 // isLoadOption reports whether a variable is Boot####, Driver####, SysPrep####
-// or PlatformRecovery#### (UEFI 2.10 §3.1.1).
+// or PlatformRecovery#### (EDK2's Guid/GlobalVariable.h).
 func isLoadOption(name string) bool {
 	kind := strings.TrimRight(name, "0123456789ABCDEF")
 	if len(name) < 4 || len(name)-len(kind) < 4 {

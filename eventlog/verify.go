@@ -12,7 +12,7 @@ import (
 
 // Verify tells whether the event data explain d, which must be one of the
 // event's digests. What a digest is a digest of depends on the event's type
-// (TCG PFP 1.06 §10.4.1, tables 27 and 28) and, for some, on who logged it:
+// (TCG PFP 1.05 §10.4.1) and, for some, on who logged it:
 //
 //   - The type's data are what was measured, as every firmware does it:
 //     Verified or Contradicts.
@@ -100,7 +100,7 @@ func hashesTo(d rtmr.Digest, data []byte) bool {
 }
 
 // separatorError is what firmware measures in place of a separator when
-// measuring went wrong (TCG PFP 1.06 table 27).
+// measuring went wrong (TCG PFP 1.05 §10.4.1).
 var separatorError = []byte{1, 0, 0, 0}
 
 // verifySeparator checks the four bytes of a separator: 00000000, FFFFFFFF, or
@@ -143,9 +143,10 @@ const shimExtra = 6
 
 // verifyAuthority checks a UEFI_VARIABLE_DATA structure, hashed whole.
 //
-// Older shims (tpm.c, tpm_measure_variable) hash five bytes of C structure
-// padding behind the variable, and log one byte more than they hash: so the
-// event data run six bytes past the variable's end, the last not measured.
+// Older shims hash five bytes of C structure padding behind the variable
+// (tpm.c, tpm_measure_variable, before the structure was packed in 2019), and
+// log one byte more than they hash: so the event data run six bytes past the
+// variable's end, the last not measured.
 func (e *Event) verifyAuthority(d rtmr.Digest) (rtmr.Check, []byte) {
 	v, ok := parseVariable(e.EventData)
 	if ok && v.extra == shimExtra {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Alg is a hash algorithm by its TPM_ALG_ID (TCG Algorithm Registry, table 3).
+// Alg is a hash algorithm by its TPM_ALG_ID (TCG Algorithm Registry).
 // Any 16-bit value is a valid Alg: a log may carry digests in algorithms that
 // nobody here can compute, and they are carried along.
 type Alg uint16
@@ -139,8 +139,7 @@ func (a Alg) AppendHash(dst, data []byte) []byte {
 //
 //	value = H(value ‖ digest)
 //
-// which is TPM2_PCR_Extend (TPM 2.0 Part 1 §17.2), TDG.MR.RTMR.EXTEND and
-// RSI_MEASUREMENT_EXTEND alike. The value has the algorithm's size; the digest
+// which is TPM2_PCR_Extend, TDG.MR.RTMR.EXTEND and RSI_MEASUREMENT_EXTEND alike. The value has the algorithm's size; the digest
 // usually has too, and is at most MaxDigestSize bytes. It does not allocate,
 // and panics if the algorithm is not Available.
 func (a Alg) Extend(value, digest []byte) {

@@ -25,7 +25,7 @@ type Measurement struct {
 
 	// Locality, where not 0, says that PCR 0 began not at zeros but at 00..0L:
 	// L is 3 or 4 for a StartupLocality entry and 4 for an H-CRTM event
-	// (TCG PFP 1.06 §10.4.5.3, PC Client PTP 1.05 §4.6.2).
+	// (TCG PFP 1.04 §9.4.5.3, TPM 2.0 Part 1 §34.3).
 	Locality uint8
 
 	Entry Entry

@@ -42,8 +42,8 @@ var (
 	RIM  = Register{kind: KindRIM}
 )
 
-// NumPCRs is how many PCRs a PC Client TPM has (PTP 1.05 §4.6.1); NumRTMRs how
-// many run-time registers a TD and a realm have.
+// NumPCRs is how many PCRs a PC Client TPM has; NumRTMRs how many run-time
+// registers a TD and a realm have.
 const (
 	NumPCRs  = 24
 	NumRTMRs = 4
@@ -59,7 +59,7 @@ func (p PCR) Register() (r Register, ok bool) {
 
 // CC returns the register into which a measurement meant for this PCR goes in
 // a TD: PCR 0 to MRTD, 1 and 7 to RTMR0, 2-6 to RTMR1, 8-15 to RTMR2
-// (UEFI 2.10 §38.4.1, table 38.2). ok is false above 15, where there is no rule.
+// (UEFI 2.10 §38.4.1). ok is false above 15, where there is no rule.
 func (p PCR) CC() (r Register, ok bool) {
 	switch {
 	case p == 0:
@@ -185,7 +185,8 @@ func (r Register) Compare(s Register) int {
 
 // ResetValue returns the register's value after a reset, before anything was
 // extended: zeros, but for the PCRs 17 to 22, which are all ones until a
-// dynamic launch sets them to zeros (PC Client PTP 1.05 §4.6.2).
+// dynamic launch sets them to zeros (PC Client Platform TPM Profile, PCR Initial
+// and Reset Values).
 func (r Register) ResetValue(a Alg) []byte {
 	if r.dynamic() {
 		return bytes.Repeat([]byte{0xFF}, a.Size())

@@ -44,7 +44,7 @@ func TestResetValue(t *testing.T) {
 	}
 }
 
-// UEFI 2.10 §38.4.1, table 38.2, row by row.
+// UEFI 2.10 §38.4.1, row by row.
 func TestUEFIRule(t *testing.T) {
 	want := []string{"mrtd", "rtmr0", "rtmr1", "rtmr1", "rtmr1", "rtmr1", "rtmr1", "rtmr0",
 		"rtmr2", "rtmr2", "rtmr2", "rtmr2", "rtmr2", "rtmr2", "rtmr2", "rtmr2"}
