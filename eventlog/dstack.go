@@ -2,12 +2,14 @@ package eventlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 
 	"tallystick/rtmr"
 )
@@ -20,13 +22,17 @@ type dstackRecord struct {
 	Digest  string  `json:"digest"`
 	Event   string  `json:"event"`
 	Payload string  `json:"event_payload"`
+	Version int     `json:"version"` // of a run-time event's digest; left out for 1
 }
 
 // DstackReader reads dstack's event log: a JSON array of objects imr,
 // event_type, digest (SHA-384, hex), event, event_payload (hex).
 //
 // In RTMR0 to RTMR2 the records are the firmware's, and the payload is the
-// TCG event data. In RTMR3 they are dstack's own (EVDstack).
+// TCG event data. In RTMR3 they are dstack's own (EVDstack). To save space
+// dstack's API leaves out what the other half of a record tells: the payload
+// of the former, whose EventData are nil then, and the digest of the latter,
+// which is computed here (cc-eventlog, tdx.rs, TdxEvent::stripped).
 type DstackReader struct {
 	dec    *json.Decoder
 	index  int
@@ -88,22 +94,101 @@ func (r *DstackReader) next() (m rtmr.Measurement, err error) {
 	if !ok {
 		return m, r.syntaxError("imr", fmt.Errorf("%d, expected 0 to 3", *rec.IMR))
 	}
-	sum, err := hex.DecodeString(rec.Digest)
-	if err != nil || len(sum) != rtmr.SHA384.Size() {
-		return m, r.syntaxError("digest", fmt.Errorf("%q, expected %d hexadecimal digits", rec.Digest, 2*rtmr.SHA384.Size()))
-	}
 	payload, err := hex.DecodeString(rec.Payload)
 	if err != nil {
 		return m, r.syntaxError("event_payload", err)
 	}
-	r.digest[0] = rtmr.Digest{Alg: rtmr.SHA384, Sum: sum}
-	r.event = Event{MRIndex: *rec.IMR + 1, EventType: EventType(*rec.Type), Digests: r.digest[:], EventData: payload}
-	if r.event.EventType == EVDstack {
+	r.event = Event{MRIndex: *rec.IMR + 1, EventType: EventType(*rec.Type), EventData: payload}
+	switch {
+	case r.event.EventType == EVDstack:
 		r.event.EventData = append([]byte(rec.Event+":"), payload...)
+	case len(payload) == 0:
+		r.event.EventData = nil
 	}
+	sum, err := r.sum(&rec, payload)
+	if err != nil {
+		return m, r.syntaxError("digest", err)
+	}
+	r.digest[0] = rtmr.Digest{Alg: rtmr.SHA384, Sum: sum}
+	r.event.Digests = r.digest[:]
 	m = r.event.Measurement(reg)
 	m.Index, m.Offset = r.index, offset
 	return m, nil
+}
+
+// sum returns a record's digest, that of a run-time event by its version where
+// it is left out.
+func (r *DstackReader) sum(rec *dstackRecord, payload []byte) ([]byte, error) {
+	if rec.Digest == "" && r.event.EventType == EVDstack {
+		switch rec.Version {
+		case 0, 1:
+			return rtmr.SHA384.AppendHash(nil, r.event.dstackV1(nil)), nil
+		case 2:
+			return rtmr.SHA384.AppendHash(nil, dstackJSON([]byte(rec.Event), payload)), nil
+		}
+		return nil, fmt.Errorf("left out in version %d of a run-time event, expected version 1 or 2", rec.Version)
+	}
+	sum, err := hex.DecodeString(rec.Digest)
+	if err != nil || len(sum) != rtmr.SHA384.Size() {
+		return nil, fmt.Errorf("%q, expected %d hexadecimal digits", rec.Digest, 2*rtmr.SHA384.Size())
+	}
+	return sum, nil
+}
+
+// dstackV1 appends what version 1 of a run-time event's digest is of:
+// le32(type) ‖ ":" ‖ name ‖ ":" ‖ payload.
+func (e *Event) dstackV1(b []byte) []byte {
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(e.EventType)), ':')
+	return append(b, e.EventData...)
+}
+
+// dstackJSON returns what version 2 of the digest is of: the object
+// {"name":"..","payload":"hex","type":134217729} as RFC 8785 writes it.
+func dstackJSON(name, payload []byte) []byte {
+	b := appendJCS([]byte(`{"name":`), name)
+	b = append(b, `,"payload":"`...)
+	b = hex.AppendEncode(b, payload)
+	return fmt.Appendf(b, `","type":%d}`, uint32(EVDstack))
+}
+
+// appendJCS appends a string as RFC 8785 §3.2.2.2 writes it. encoding/json
+// escapes more than that: <, >, & and two line separators.
+func appendJCS(b, s []byte) []byte {
+	const short, letters = "\b\f\n\r\t\"\\", `bfnrt"\`
+	b = append(b, '"')
+	for _, c := range s {
+		if i := strings.IndexByte(short, c); i >= 0 {
+			b = append(b, '\\', letters[i])
+		} else if c < 0x20 {
+			b = fmt.Appendf(b, `\u%04x`, c)
+		} else {
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}
+
+// verifyDstack checks dstack's run-time event (EVDstack) against either version
+// of its digest (cc-eventlog, runtime_events.rs). Where the name ends is not
+// told, and it may hold a colon.
+func (e *Event) verifyDstack(d rtmr.Digest) (rtmr.Check, []byte) {
+	const maxColons = 8 // in a name
+	var buf [512]byte
+	v1 := e.dstackV1(buf[:0])
+	if hashesTo(d, v1) {
+		return rtmr.Verified, nil
+	}
+	for at, n := 0, 0; n <= maxColons; n++ {
+		i := bytes.IndexByte(e.EventData[at:], ':')
+		if i < 0 {
+			break
+		}
+		at += i + 1
+		if hashesTo(d, dstackJSON(e.EventData[:at-1], e.EventData[at:])) {
+			return rtmr.Verified, nil
+		}
+	}
+	return mustBe(d, v1)
 }
 
 func (r *DstackReader) syntaxError(field string, err error) error {

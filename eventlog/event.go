@@ -17,7 +17,7 @@ type Event struct {
 	MRIndex   uint32        // the record's index field: a PCR index, or a CCMRIndex in a CC log
 	EventType EventType     // untrusted
 	Digests   []rtmr.Digest // one a bank, in the record's order
-	EventData []byte        // untrusted; at most as long as the log
+	EventData []byte        // untrusted; at most as long as the log; nil where the log leaves them out
 }
 
 // Type returns the event type's name, such as "EV_SEPARATOR".
@@ -74,7 +74,8 @@ const (
 	EVEFISPDMDeviceAuthority   EventType = 0x800000E4
 
 	// EVDstack is dstack's run-time event in RTMR3. Its EventData here is
-	// name ‖ ":" ‖ payload, and its digest H(le32(type) ‖ ":" ‖ EventData).
+	// name ‖ ":" ‖ payload, and its digest H(le32(type) ‖ ":" ‖ EventData), or
+	// in version 2 that of a JSON object.
 	EVDstack EventType = 0x08000001
 )
 

@@ -2,10 +2,6 @@ package eventlog
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
-	"strconv"
 
 	"tallystick/rtmr"
 )
@@ -26,7 +22,7 @@ import (
 //
 // Nothing is allocated where the first rule of the type holds.
 func (e *Event) Verify(d rtmr.Digest) (c rtmr.Check, computed []byte) {
-	if !d.Alg.Available() || len(d.Sum) != d.Alg.Size() {
+	if !d.Alg.Available() || len(d.Sum) != d.Alg.Size() || e.EventData == nil {
 		return rtmr.CannotCheck, nil
 	}
 	switch e.EventType {
@@ -234,33 +230,4 @@ func (e *Event) verifyTag(d rtmr.Digest) (rtmr.Check, []byte) {
 		return mustBe(d, e.EventData)
 	}
 	return mayBe(d, e.EventData)
-}
-
-// verifyDstack checks dstack's run-time event, whose data here are
-// name ‖ ":" ‖ payload (EVDstack). Version 1 of its digest is
-// H(le32(type) ‖ ":" ‖ data), version 2 that of a canonical JSON object
-// (dstack cc-eventlog, runtime_events.rs).
-func (e *Event) verifyDstack(d rtmr.Digest) (rtmr.Check, []byte) {
-	var buf [512]byte
-	v1 := binary.LittleEndian.AppendUint32(buf[:0], uint32(e.EventType))
-	v1 = append(append(v1, ':'), e.EventData...)
-	if hashesTo(d, v1) {
-		return rtmr.Verified, nil
-	}
-	return mustBe(d, v1, e.dstackJSON())
-}
-
-// dstackJSON returns {"name":"..","payload":"hex","type":134217729} as
-// RFC 8785 writes it, with the name up to the first colon.
-func (e *Event) dstackJSON() []byte {
-	name, payload, _ := bytes.Cut(e.EventData, []byte{':'})
-	quoted, err := json.Marshal(string(name))
-	if err != nil {
-		return nil
-	}
-	b := append([]byte(`{"name":`), quoted...)
-	b = append(b, `,"payload":"`...)
-	b = hex.AppendEncode(b, payload)
-	b = append(b, `","type":`...)
-	return append(strconv.AppendUint(b, uint64(e.EventType), 10), '}')
 }
