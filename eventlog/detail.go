@@ -63,9 +63,9 @@ func (e *Event) parsed() (string, bool) {
 		return separatorDetail(b)
 	case EVSCRTMVersion:
 		return versionDetail(b)
-	case EVPostCode, EVPostCode2, EVEFIPlatformFirmwareBlob:
+	case EVPostCode, EVEFIPlatformFirmwareBlob:
 		return blobDetail(b)
-	case EVEFIPlatformFirmwareBlob2:
+	case EVPostCode2, EVEFIPlatformFirmwareBlob2:
 		return blob2Detail(b)
 	case EVEFIHandoffTables, EVTableOfDevices:
 		return tablesDetail("", b)

@@ -27,6 +27,8 @@ const (
 	tagSIPAELAM          = 0x40010002
 	tagSIPALoadedModule  = 0x40010003
 	tagSIPATrustPoint    = 0xC0010004 // in EV_NO_ACTION
+	tagSIPAKSR           = 0x40010005
+	tagSIPAKSRSigned     = 0x40010006
 )
 
 var tagNames = map[uint32]string{
@@ -36,6 +38,8 @@ var tagNames = map[uint32]string{
 	tagSIPAELAM:          "SIPA ELAMAggregation",
 	tagSIPALoadedModule:  "SIPA LoadedModuleAggregation",
 	tagSIPATrustPoint:    "SIPA TrustPointAggregation",
+	tagSIPAKSR:           "SIPA KSRAggregation",
+	tagSIPAKSRSigned:     "SIPA KSRSignedMeasurementAggregation",
 	0xF5BC582A:           "systemd loader.conf",
 	0x6C46F751:           "systemd devicetree addon",
 	0x49DFFE0F:           "systemd initrd addon",
