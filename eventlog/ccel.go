@@ -39,11 +39,18 @@ func (r *Reader) skipACPITable() error {
 	return nil
 }
 
-// ccTypeARM is the CC type of Arm CCA in the CCEL table.
-const ccTypeARM = 3
+// ccTypeARM is the CC type of Arm CCA in the CCEL table; 1 is SEV, 2 TDX and 3
+// RISC-V's AP-TEE (EDK2's IndustryStandard/Acpi65.h).
+const ccTypeARM = 4
 
-// ccRegister returns the register of a CC-MR index. TDX has SHA-384 alone, so
-// a CC log in another algorithm is that of a realm.
+// isRealm tells whose log this is by its banks where no ACPI table does: TDX
+// has SHA-384 alone, so SHA-256 or SHA-512 is a realm's. SM3 is that of Hygon's
+// CSV, whose registers are given the names of TDX's.
+func (s *SpecID) isRealm() bool {
+	return len(s.Banks) == 1 && (s.Banks[0].Alg == rtmr.SHA256 || s.Banks[0].Alg == rtmr.SHA512)
+}
+
+// ccRegister returns the register of a CC-MR index.
 func (r *Reader) ccRegister(i CCMRIndex) (rtmr.Register, bool) {
 	reg, ok := i.Register()
 	if r.realm {

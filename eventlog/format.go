@@ -29,21 +29,27 @@ const DetectSize = 64 << 10
 // Detect recognises a log by its first bytes, up to DetectSize of them.
 //
 // A first record EV_NO_ACTION whose data begin with "Spec ID Event03" makes
-// the log crypto-agile (TCG PFP 1.06 §10.4.5.1). Of those, a CC log is one
+// the log crypto-agile (TCG PFP 1.06 §10.4.5.1), however the header goes on:
+// what is wrong with it is for the Reader to say. Of those, a CC log is one
 // with a single bank in which nothing extends index 0, which every TPM log
-// does with its S-CRTM version and no guest can do in a TD. A log without
-// that header is tried as crypto-agile records, then as SHA-1 records.
+// does with its S-CRTM version and no guest can do in a TD. The header that
+// CoCo's agent makes for itself begins a CC log too. A log without a header
+// is tried as crypto-agile records, then as SHA-1 records.
 func Detect(prefix []byte) (Format, bool) {
 	if bytes.HasPrefix(prefix, []byte(acpiSignature)) && len(prefix) >= acpiTableSize {
 		return CCEL, true
 	}
-	if spec, n, ok := peekSpecID(prefix); ok {
-		if len(spec.Banks) == 1 && looksLikeCC(prefix[n:], spec) {
+	if data, n, ok := peekHeader(prefix); ok {
+		spec, err := ParseSpecID(data)
+		if err == nil && (spec.unsigned || len(spec.Banks) == 1 && looksLikeCC(prefix[min(n, len(prefix)):], spec)) {
 			return CCEL, true
 		}
 		return TCG2, true
 	}
 	if plausible(prefix, tcg2Record) {
+		if isAgentLog(prefix) {
+			return CCEL, true
+		}
 		return TCG2, true
 	}
 	if plausible(prefix, tcg12Record) {
@@ -52,23 +58,28 @@ func Detect(prefix []byte) (Format, bool) {
 	return FormatUnknown, false
 }
 
-// peekSpecID parses a Spec ID Event03 header and returns its record's length.
-func peekSpecID(prefix []byte) (spec SpecID, n int, ok bool) {
-	size, eventData, ok := tcg12Record(prefix)
+// peekHeader returns the event data of a first record that is a Spec ID event,
+// or the agent's stand-in for one, and the record's length.
+func peekHeader(prefix []byte) (data []byte, n int, ok bool) {
+	n, at, ok := tcg12Record(prefix)
 	if !ok || EventType(binary.LittleEndian.Uint32(prefix[4:])) != EVNoAction {
-		return SpecID{}, 0, false
+		return nil, 0, false
 	}
-	spec, err := ParseSpecID(prefix[eventData:min(size, len(prefix))])
-	return spec, size, err == nil
+	data = prefix[at:min(n, len(prefix))]
+	return data, n, bytes.HasPrefix(data, []byte(specIDSignature)) || isAgentHeader(data)
 }
 
+// looksLikeCC tells a CC log by the records behind its header, up to padding.
 func looksLikeCC(records []byte, spec SpecID) bool {
 	seen := false
 	for len(records) >= 8 {
 		index := binary.LittleEndian.Uint32(records)
 		typ := EventType(binary.LittleEndian.Uint32(records[4:]))
-		if index == endOfLog && typ == EventType(endOfLog) {
+		switch {
+		case index == endOfLog && typ == EventType(endOfLog):
 			return true
+		case index == 0 && typ == EVPrebootCert: // td-shim pads with zeros
+			return seen
 		}
 		if typ != EVNoAction {
 			if index == 0 || index > rtmr.NumRTMRs {
@@ -113,13 +124,15 @@ func plausible(prefix []byte, walk func([]byte) (n, data int, ok bool)) bool {
 // tcg12Record returns the length of the TCG_PCR_EVENT record at the beginning
 // of b and where its data begin: u32 index, u32 type, 20-byte digest, u32 size.
 func tcg12Record(b []byte) (n, data int, ok bool) {
-	const header = 4 + 4 + 20 + 4
-	if len(b) < header {
+	if len(b) < sha1Header {
 		return 0, 0, false
 	}
-	size := binary.LittleEndian.Uint32(b[header-4:])
-	return header + int(size), header, size <= maxEventSize
+	size := binary.LittleEndian.Uint32(b[sha1Header-4:])
+	return sha1Header + int(size), sha1Header, size <= maxEventSize
 }
+
+// sha1Header is the length of a TCG_PCR_EVENT without its data.
+const sha1Header = 4 + 4 + 20 + 4
 
 // tcg2Record is tcg12Record for a headerless crypto-agile record, whose
 // digests must all be of named algorithms.

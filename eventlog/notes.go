@@ -12,24 +12,35 @@ import (
 // an investigator should hear of and that are no faults.
 type notes struct {
 	separators [32]uint8 // by index: how many EV_SEPARATOR events
+	cc         bool      // the indices are CC-MR indices
+	called     bool      // a boot option was called
 	started    uint8     // ExitBootServices invocations
 	returned   uint8     // and successful returns
+	banks      int       // of the header, 0 if there is none
+	short      int       // events with fewer digests than that
 	pcr0       bool      // PCR 0 has been extended
 	late       bool      // StartupLocality came after that
 }
 
+// EV_EFI_ACTION's strings (EDK2's IndustryStandard/UefiTcgPlatform.h).
 var (
+	bootOption     = []byte("Calling EFI Application from Boot Option")
 	exitInvocation = []byte("Exit Boot Services Invocation")
 	exitSuccess    = []byte("Exit Boot Services Returned with Success")
 )
 
 func (n *notes) see(m *rtmr.Measurement, e *Event) {
+	if !m.NoAction && len(e.Digests) < n.banks {
+		n.short++
+	}
 	switch {
 	case m.NoAction:
 		n.late = n.late || (m.Locality != 0 && n.pcr0)
 		return
 	case e.EventType == EVSeparator && e.MRIndex < uint32(len(n.separators)):
 		n.separators[e.MRIndex] = min(n.separators[e.MRIndex], 254) + 1
+	case e.EventType == EVEFIAction && bytes.Equal(e.EventData, bootOption):
+		n.called = true
 	case e.EventType == EVEFIAction && bytes.Equal(e.EventData, exitInvocation):
 		n.started = min(n.started, 254) + 1
 	case e.EventType == EVEFIAction && bytes.Equal(e.EventData, exitSuccess):
@@ -48,11 +59,20 @@ func (n *notes) warnings() []string {
 			twice = append(twice, fmt.Sprintf("%d (%d times)", i, k))
 		}
 	}
-	if len(twice) > 0 {
+	switch {
+	case n.cc && n.separators[1] == 2 && n.separators[2] == 0:
+		out = append(out, "two EV_SEPARATOR events of RTMR0 and none of RTMR1: OVMF before August 2024 measures both into RTMR0")
+	case len(twice) > 0:
 		out = append(out, fmt.Sprintf("repeated EV_SEPARATOR at index %s: a known firmware habit", strings.Join(twice, ", ")))
 	}
-	if n.started > 0 && n.returned == 0 {
+	switch {
+	case n.called && n.started == 0:
+		out = append(out, "a boot option was called and ExitBootServices was not: the log may have been taken before that, without the final events table")
+	case n.started > 0 && n.returned == 0:
 		out = append(out, "no return from ExitBootServices: events after the log was taken are missing (TPM2 final events table)")
+	}
+	if n.short > 0 {
+		out = append(out, fmt.Sprintf("%d events have fewer digests than the %d banks of the Spec ID event: those banks do not fold to what a TPM holds", n.short, n.banks))
 	}
 	if n.returned > 1 {
 		out = append(out, fmt.Sprintf("ExitBootServices returned %d times: the final events table may have been appended twice", n.returned))

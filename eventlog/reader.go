@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,10 +60,14 @@ func NewReader(src io.Reader, opts Options) (*Reader, error) {
 		}
 	}
 	if r.format != TCG12 {
-		r.readSpecID()
+		if err := r.readSpecID(); err != nil {
+			return nil, err
+		}
 	}
-	if r.format == CCEL && len(r.spec.Banks) == 1 && r.spec.Banks[0].Alg != rtmr.SHA384 {
-		r.realm = true
+	r.realm = r.realm || r.spec.isRealm()
+	r.notes.cc = r.format == CCEL
+	if !r.spec.unsigned { // CoCo's agent lists more banks than its records have
+		r.notes.banks = len(r.spec.Banks)
 	}
 	return r, nil
 }
@@ -70,14 +75,20 @@ func NewReader(src io.Reader, opts Options) (*Reader, error) {
 // readSpecID learns the banks from the header and leaves the record to be
 // delivered as the first event. A log without one is read by the named
 // algorithms' sizes.
-func (r *Reader) readSpecID() {
+func (r *Reader) readSpecID() error {
 	prefix, _ := r.in.Peek(DetectSize)
-	if spec, _, ok := peekSpecID(prefix); ok {
-		spec.VendorInfo = append([]byte(nil), spec.VendorInfo...)
-		r.spec = spec
-		return
+	data, _, ok := peekHeader(prefix)
+	if !ok {
+		r.warn("no Spec ID event: a headerless log, read by the standard digest sizes")
+		return nil
 	}
-	r.warn("no Spec ID event: a headerless log, read by the standard digest sizes")
+	spec, err := ParseSpecID(data)
+	if err != nil {
+		return r.syntaxError(sha1Header, "Spec ID event", err)
+	}
+	spec.VendorInfo = bytes.Clone(spec.VendorInfo)
+	r.spec = spec
+	return nil
 }
 
 // Format returns the log's format.
@@ -202,20 +213,29 @@ func (r *Reader) agileRecord(count uint32) (n int, done bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	r.splitDigests(b[12:sizeAt], int(count))
+	if err := r.splitDigests(b[12:sizeAt], int(count)); err != nil {
+		return 0, false, err
+	}
 	r.event.EventData = b[sizeAt+4:]
 	return len(b), false, nil
 }
 
-// splitDigests points r.event.Digests into a record's digest list.
-func (r *Reader) splitDigests(b []byte, count int) {
+// splitDigests points r.event.Digests into a record's digest list. A register
+// is extended once an event in each bank, so no algorithm may stand twice.
+func (r *Reader) splitDigests(b []byte, count int) error {
 	for i := range count {
 		alg := rtmr.Alg(binary.LittleEndian.Uint16(b))
+		for _, d := range r.digests[:i] {
+			if d.Alg == alg {
+				return r.syntaxError(8, "digests", fmt.Errorf("%s twice in one event", alg))
+			}
+		}
 		end := 2 + r.spec.digestSize(alg)
 		r.digests[i] = rtmr.Digest{Alg: alg, Sum: b[2:end:end]}
 		b = b[end:]
 	}
 	r.event.Digests = r.digests[:count]
+	return nil
 }
 
 // withData returns the whole record, whose data size stands at sizeAt.

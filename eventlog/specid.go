@@ -19,6 +19,8 @@ type SpecID struct {
 	UintnSize     uint8 // 1: u32, 2: u64
 	Banks         []Bank
 	VendorInfo    []byte // with whatever a vendor appended behind it
+
+	unsigned bool // isAgentHeader
 }
 
 // Bank is an algorithm of a log and its digests' size in bytes.
@@ -32,14 +34,17 @@ type Bank struct {
 //	signature[16] | u32 class | u8 minor, major, errata, uintnSize |
 //	u32 n | n × {u16 alg, u16 size} | u8 vendorInfoSize | vendorInfo
 //
-// all little-endian. Bytes behind the vendor information, which some firmware
-// has, are kept with it; a missing vendorInfoSize is accepted.
+// all little-endian. Bytes behind the vendor information are kept with it; a
+// missing vendorInfoSize is accepted, and so are zeros for the signature and
+// what follows up to n, as CoCo's agent has them.
 func ParseSpecID(data []byte) (SpecID, error) {
 	const fixed = len(specIDSignature) + 4 + 4 + 4
-	if len(data) < fixed || string(data[:len(specIDSignature)]) != specIDSignature {
+	unsigned := isAgentHeader(data)
+	if len(data) < fixed || !unsigned && string(data[:len(specIDSignature)]) != specIDSignature {
 		return SpecID{}, fmt.Errorf("no %q signature", specIDSignature[:len(specIDSignature)-1])
 	}
 	s := SpecID{
+		unsigned:      unsigned,
 		PlatformClass: binary.LittleEndian.Uint32(data[16:]),
 		VersionMinor:  data[20],
 		VersionMajor:  data[21],
