@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ContentType says what a record's content is (CEL 1.1 table 2; types from 11
-// up are their vendors').
+// ContentType says what a record's content is; types from 11 up are their
+// vendors'.
 type ContentType uint64
 
 // The content types that have a meaning here. All others are carried along.

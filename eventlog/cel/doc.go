@@ -72,19 +72,19 @@
 //
 // # What extends
 //
-// Per CEL 1.1 §4.2.3 an event can be unmeasured: cel_version, firmware_end and
+// In CEL 1.1 an event can be unmeasured: cel_version, firmware_end and
 // pcclient_std's EV_NO_ACTION are, whatever digests they carry, and become
 // Measurement.NoAction. A timestamp or a state transition extends if it has
 // digests. An NV index is no register of this project's: such a record has the
 // zero Register, NoAction, and keeps its Index.
 //
-// The specification's text was not at hand: what is said of it here is what
-// the implementations agree on (libcel, go-eventlog, tpm2-tss, Safford's CEL
-// tools, and one of CEL 1.1's CBOR and JSON that cites its sections and tables).
+// The specification's text was not at hand, so no section of it is cited: what
+// is said of it here is what the implementations agree on (libcel, go-eventlog's
+// and go-tpm-tools' cel, tpm2-tss's ifapi_eventlog.c, Safford's CEL tools).
 //
 // # Record numbers
 //
-// CEL 1.1 §4.2.2 counts recnum from 0 for each index; libcel, tpm2-tss and
+// CEL counts recnum from 0 for each index; libcel, tpm2-tss and
 // Safford's tools do so, and so does [Writer]. go-eventlog counts through the
 // log. [Reader] takes both and warns of what is neither. systemd writes none.
 //
@@ -94,5 +94,6 @@
 // CEL-JSON without recnum, a line end. Its writer holds LOCK_EX, so take
 // LOCK_SH around reading, and a sticky bit on the file says that its last
 // record may be missing (src/shared/tpm2-util.c). cc-measure.log, which systemd
-// writes for a TD, has "rtmr" (0-based) in place of pcr.
+// writes for a TD, has "rtmr" (0-based) in place of pcr, and the PCR that it
+// stands for as mapped_pcr (tdx-rtmr.c).
 package cel

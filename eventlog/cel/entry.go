@@ -69,8 +69,8 @@ type Entry struct {
 	content  content
 }
 
-// content is what a record carries beside its digests: one of CEL 1.1 table
-// 2's kinds. Its values are untrusted.
+// content is what a record carries beside its digests, of one of CEL's kinds.
+// Its values are untrusted.
 type content interface {
 	contentType() ContentType
 	typeName() string

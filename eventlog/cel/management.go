@@ -9,7 +9,7 @@ import (
 	"tallystick/rtmr"
 )
 
-// management is the content of CEL's own events (CEL 1.1 §4.4).
+// management is the content of CEL's own events.
 type management struct {
 	events []managementEvent
 	single bool // in JSON and CBOR one object, not a list of one
@@ -158,7 +158,7 @@ func (c management) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	return verifyAny(d, tlv, tlv[tlvHeader:])
 }
 
-// unmeasured is true for versions and ends of firmware (CEL 1.1 §4.4).
+// unmeasured is true for versions and ends of firmware.
 func (c management) unmeasured() bool {
 	for _, e := range c.events {
 		if e.kind != celVersion && e.kind != firmwareEnd {

@@ -12,7 +12,7 @@ import (
 	"tallystick/rtmr"
 )
 
-// Members of a record (CEL 1.1 §5.2).
+// Members of a record, by CEL's CDDL.
 const (
 	keyRecNum      = 0
 	keyDigests     = 3
@@ -32,7 +32,7 @@ const (
 type Reader struct {
 	// Realm says that CC-MR indices name an Arm CCA realm's registers and not
 	// a TD's. Without it, digests decide: SHA-384 means a TD's, SHA-256 or
-	// SHA-512 alone a realm's, and SHA-1 or none whatever the record before
+	// SHA-512 alone a realm's, and others or none whatever the record before
 	// was. Set it before Measurements is called.
 	Realm bool
 
@@ -347,14 +347,14 @@ func (r *Reader) finish() error {
 
 // realmByDigests tells whose registers take such digests: a TD's SHA-384 and
 // no others, a realm's SHA-256 or SHA-512 too. SHA-1, which a Spec ID event
-// and most IMA lists have, tells nothing.
+// and most IMA lists have, tells nothing, and SM3 is a CSV guest's, whose
+// registers have the names of a TD's.
 func realmByDigests(ds []rtmr.Digest) (realm, known bool) {
 	for _, d := range ds {
 		switch d.Alg {
 		case rtmr.SHA384:
 			return false, true
-		case rtmr.SHA1:
-		default:
+		case rtmr.SHA256, rtmr.SHA512:
 			realm, known = true, true
 		}
 	}

@@ -6,7 +6,7 @@ const maxIndices = 256
 
 // recNums follows the two ways in which record numbers count.
 type recNums struct {
-	next map[Index]uint64 // CEL 1.1 §4.2.2: from 0 for each index
+	next map[Index]uint64 // CEL: from 0 for each index
 	last uint64           // go-eventlog: from 0 through the log
 	any  bool
 }

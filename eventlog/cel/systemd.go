@@ -23,10 +23,12 @@ type systemd struct {
 }
 
 // systemdEvents are the event types by the numbers of systemd's enumeration,
-// which libcel uses for the first four (src/shared/tpm2-util.h).
+// Tpm2UserspaceEventType (src/shared/tpm2-util.h), which libcel uses for the
+// first four (include/cel_types.h).
 var systemdEvents = names{
 	0: "phase", 1: "filesystem", 2: "volume-key", 3: "machine-id",
 	4: "product-id", 5: "keyslot", 6: "nvpcr-init", 7: "nvpcr-separator", 8: "dm-verity",
+	9: "imds-userdata", 10: "os-separator",
 }
 
 const (

@@ -225,7 +225,10 @@ func contentOf(m rtmr.Measurement, e *Entry) content {
 		}
 		return entry.content
 	case *eventlog.Event:
-		return newPCClient(e, entry.EventType, entry.EventData)
+		// An event whose data were left out would contradict its digest.
+		if entry.EventData != nil || entry.EventType == eventlog.EVNoAction {
+			return newPCClient(e, entry.EventType, entry.EventData)
+		}
 	case *ima.Entry:
 		if !entry.Opaque() {
 			return imaTemplate{entry}

@@ -187,7 +187,7 @@ func TestWriteViolation(t *testing.T) {
 	}
 }
 
-// TestRecNumPerIndex: CEL 1.1 §4.2.2.
+// TestRecNumPerIndex: CEL counts from 0 for each index.
 func TestRecNumPerIndex(t *testing.T) {
 	var ms []rtmr.Measurement
 	for _, reg := range []string{"pcr0", "pcr7", "pcr0", "rtmr0", "pcr7", "pcr0"} {
