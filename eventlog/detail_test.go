@@ -44,6 +44,8 @@ func TestDetail(t *testing.T) {
 		{"post_code_string_of_a_blobs_size", eventlog.EVPostCode, []byte("Embedded UEFI Dr"), "Embedded UEFI Dr"},
 		{"post_code_blob", eventlog.EVPostCode, unhex("0000a9ff000000000000350000000000"), "base 0xffa90000, length 0x350000"},
 		{"blob2", eventlog.EVEFIPlatformFirmwareBlob2, cat("\x02Fv", string(unhex("0000e0ff000000000000020000000000"))), "Fv, base 0xffe00000, length 0x20000"},
+		{"post_code2_blob", eventlog.EVPostCode2, cat("\x02Fv", string(unhex("0000e0ff000000000000020000000000"))), "Fv, base 0xffe00000, length 0x20000"},
+		{"post_code2_string", eventlog.EVPostCode2, []byte("BIS CODE"), "BIS CODE"},
 		{"handoff2", eventlog.EVEFIHandoffTables2, cat("\x09TdxTable\x00", "\x01\x00\x00\x00\x00\x00\x00\x00", string(unhex("312d9deb882dd3119a160090273fc14d")), "\x00\x90\x80\x00\x00\x00\x00\x00"),
 			"TdxTable, 1 table, SMBIOS at 0x809000"},
 		{"handoff_with_impossible_count", eventlog.EVEFIHandoffTables, unhex("ffffffffffffffff"), "8 bytes: ffffffffffffffff"},

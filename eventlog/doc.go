@@ -1,9 +1,11 @@
 // Package eventlog reads boot event logs: TCG 1.2, TCG crypto-agile, the
-// confidential-computing log that ACPI's CCEL table points to (with CoCo's
-// AAEL entries in it), and dstack's JSON log. It parses and never judges.
+// confidential-computing log that ACPI's CCEL table points to, the CoCo
+// attestation agent's AAEL in all its forms, and dstack's JSON log. It parses
+// and never judges.
 //
 // [NewReader] recognises the binary formats by content and
-// [Reader.Measurements] yields their events:
+// [Reader.Measurements] yields their events; [NewAAELReader] reads the agent's
+// older text log, and [NewDstackReader] dstack's:
 //
 //	r, err := eventlog.NewReader(f, eventlog.Options{})
 //	for m, err := range r.Measurements() { .. }

@@ -92,6 +92,7 @@ func TestVerify(t *testing.T) {
 		{"separator_ones", eventlog.EVSeparator, unhex("ffffffff"), unhex("ffffffff"), verified},
 		{"separator_windows_wbcl", eventlog.EVSeparator, []byte("WBCL"), []byte("WBCL"), verified},
 		{"separator_changed", eventlog.EVSeparator, make([]byte, 4), unhex("ffffffff"), contradicts},
+		{"separator_error", eventlog.EVSeparator, unhex("01000000"), unhex("01000000"), verified},
 		{"separator_error_described_by_vendor", eventlog.EVSeparator, []byte("no CRTM"), unhex("01000000"), cannot},
 
 		{"crtm_version", eventlog.EVSCRTMVersion, utf16le("v1\x00"), utf16le("v1\x00"), verified},
@@ -136,6 +137,14 @@ func TestVerify(t *testing.T) {
 
 		{"dstack_type_and_colon_first", eventlog.EVDstack, []byte("app-id:\x01\x02"), cat(le, ":", "app-id:\x01\x02"), verified},
 		{"dstack_version_2", eventlog.EVDstack, []byte("app-id:\x01\x02"), []byte(`{"name":"app-id","payload":"0102","type":134217729}`), verified},
+		// dstack's cc-eventlog, runtime_events.rs: canonical_json_escapes_special_chars
+		// and canonical_json_control_character_escaping.
+		{"dstack_version_2_escapes", eventlog.EVDstack, []byte("event\"with\\special\nchars:\xff"), []byte(`{"name":"event\"with\\special\nchars","payload":"ff","type":134217729}`), verified},
+		{"dstack_version_2_control_characters", eventlog.EVDstack, []byte("\b\f\n\r\t\x01:"), []byte(`{"name":"\b\f\n\r\t\u0001","payload":"","type":134217729}`), verified},
+		{"dstack_version_2_escapes_no_more_than_rfc_8785", eventlog.EVDstack, []byte("<a>&\u2028:"), []byte("{\"name\":\"<a>&\u2028\",\"payload\":\"\",\"type\":134217729}"), verified},
+		{"dstack_version_2_colon_in_the_name", eventlog.EVDstack, []byte("a:b:\x01"), []byte(`{"name":"a:b","payload":"01","type":134217729}`), verified},
+		{"dstack_version_2_changed", eventlog.EVDstack, []byte("app-id:\x01\x03"), []byte(`{"name":"app-id","payload":"0102","type":134217729}`), contradicts},
+		{"dstack_firmware_event_without_its_data", eventlog.EVSeparator, nil, make([]byte, 4), cannot},
 		{"dstack_changed", eventlog.EVDstack, []byte("app-id:\x01\x03"), cat(le, ":", "app-id:\x01\x02"), contradicts},
 
 		{"gpt_changed", eventlog.EVEFIGPTEvent, []byte("EFI PART.."), []byte("EFI PART"), contradicts},

@@ -39,7 +39,7 @@ func (l *log) Warnings() []string {
 func (l *log) fault(err error) error { return fmt.Errorf("%s: %w", l.path, err) }
 
 // formats are the names that --format takes.
-var formats = []string{"tcg12", "tcg2", "ccel", "ima", "ima-ascii", "cel-tlv", "cel-json", "cel-cbor", "systemd", "dstack"}
+var formats = []string{"tcg12", "tcg2", "ccel", "ima", "ima-ascii", "cel-tlv", "cel-json", "cel-cbor", "systemd", "aael", "dstack"}
 
 // open opens a log and recognises its format; "-" is standard input. What the
 // logs before it tell of the kernel is in signs.
@@ -81,6 +81,8 @@ func (f *inputFlags) choose(l *log, in io.Reader, prefix []byte, signs ima.Signs
 	switch l.format {
 	case "ima", "ima-ascii":
 		return f.chooseIMA(l, in, prefix, signs)
+	case "aael":
+		l.source = eventlog.NewAAELReader(in)
 	case "dstack":
 		l.source = eventlog.NewDstackReader(in)
 	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
@@ -128,6 +130,9 @@ func imaReader(format string, src io.Reader, opts ima.Options) (source, error) {
 func detect(prefix []byte) string {
 	if _, ok := ima.DetectASCII(prefix); ok {
 		return "ima-ascii"
+	}
+	if eventlog.DetectAAEL(prefix) {
+		return "aael"
 	}
 	if eventlog.DetectDstack(prefix) {
 		return "dstack"

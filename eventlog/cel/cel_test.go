@@ -302,8 +302,8 @@ func TestMalformedAfterGood(t *testing.T) {
 
 // TestRegister: the index spaces and what becomes of them.
 func TestRegister(t *testing.T) {
-	const sha256, sha384 = `"sha256"`, `"sha384"`
-	sum := map[string]string{sha256: strings.Repeat("ab", 32), sha384: strings.Repeat("ab", 48)}
+	const sha256, sha384, sm3 = `"sha256"`, `"sha384"`, `"sm3_256"`
+	sum := map[string]string{sha256: strings.Repeat("ab", 32), sha384: strings.Repeat("ab", 48), sm3: strings.Repeat("ab", 32)}
 	tests := []struct {
 		name, index, alg string
 		realm            bool
@@ -316,6 +316,7 @@ func TestRegister(t *testing.T) {
 		{"ccmr_0_is_mrtd", `"ccmr": 0`, sha384, false, "mrtd", "ccmr 0", false},
 		{"rtmr_is_0_based", `"rtmr": 3`, sha384, false, "rtmr3", "ccmr 4", false},
 		{"ccmr_without_sha384_is_a_realm's", `"ccmr": 1`, sha256, false, "rem0", "ccmr 1", false},
+		{"ccmr_in_sm3_is_not_a_realm's", `"ccmr": 1`, sm3, false, "rtmr0", "ccmr 1", false},
 		{"ccmr_of_a_realm_by_option", `"ccmr": 4`, sha384, true, "rem3", "ccmr 4", false},
 		{"ccmr_0_of_a_realm", `"ccmr": 0`, sha384, true, "rim", "ccmr 0", false},
 	}
