@@ -101,10 +101,12 @@ var separatorError = []byte{1, 0, 0, 0}
 
 // verifySeparator checks the four bytes of a separator: 00000000, FFFFFFFF, or
 // "WBCL" from the Windows loader. An error's data describe it in the
-// manufacturer's own way, and its digest is of the value 1.
+// manufacturer's own way, and its digest is of the value 1; data that say that
+// all was well contradict it.
 func (e *Event) verifySeparator(d rtmr.Digest) (rtmr.Check, []byte) {
 	c, computed := mustBe(d, e.EventData)
-	if c == rtmr.Contradicts && hashesTo(d, separatorError) {
+	well := len(e.EventData) == 4 && (allAre(e.EventData, 0) || allAre(e.EventData, 0xFF))
+	if c == rtmr.Contradicts && !well && hashesTo(d, separatorError) {
 		return rtmr.CannotCheck, nil
 	}
 	return c, computed
@@ -125,7 +127,8 @@ func (e *Event) verifyDriverConfig(d rtmr.Digest) (rtmr.Check, []byte) {
 // verifyVariableBoot checks a boot variable. EDK2 hashes the variable's data
 // (SecurityPkg/Tcg/Tcg2Dxe, MeasureVariable), and so do most others; some
 // workstations' firmware hashes the whole structure (go-eventlog's
-// arch-linux-workstation and glinux-alex).
+// arch-linux-workstation and glinux-alex), as is the rule for
+// EV_EFI_VARIABLE_BOOT2 (U-Boot's lib/efi_loader/efi_tcg2.c).
 func (e *Event) verifyVariableBoot(d rtmr.Digest) (rtmr.Check, []byte) {
 	v, ok := parseVariable(e.EventData)
 	if !ok {

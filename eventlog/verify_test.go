@@ -93,6 +93,7 @@ func TestVerify(t *testing.T) {
 		{"separator_windows_wbcl", eventlog.EVSeparator, []byte("WBCL"), []byte("WBCL"), verified},
 		{"separator_changed", eventlog.EVSeparator, make([]byte, 4), unhex("ffffffff"), contradicts},
 		{"separator_error", eventlog.EVSeparator, unhex("01000000"), unhex("01000000"), verified},
+		{"separator_error_said_to_be_none", eventlog.EVSeparator, make([]byte, 4), unhex("01000000"), contradicts},
 		{"separator_error_described_by_vendor", eventlog.EVSeparator, []byte("no CRTM"), unhex("01000000"), cannot},
 
 		{"crtm_version", eventlog.EVSCRTMVersion, utf16le("v1\x00"), utf16le("v1\x00"), verified},
