@@ -77,6 +77,10 @@ func (r *DstackReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 		}
 		if _, err := r.dec.Token(); err != nil {
 			yield(rtmr.Measurement{}, r.syntaxError("log", fmt.Errorf("%w, expected the end of the array", err)))
+			return
+		}
+		if _, err := r.dec.Token(); err != io.EOF {
+			yield(rtmr.Measurement{}, r.syntaxError("log", errors.New("more after the array's end")))
 		}
 	}
 }
