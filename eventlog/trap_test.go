@@ -285,3 +285,28 @@ func TestReaderRealTraps(t *testing.T) {
 		})
 	}
 }
+
+// TestCCMRIndex: the CC-MR index is one more than an RTMR's, and 0 is MRTD
+// (UEFI 2.10 §38.4.1; EDK2's Protocol/CcMeasurement.h for 4).
+func TestCCMRIndex(t *testing.T) {
+	for i, want := range []string{"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"} {
+		reg, ok := eventlog.CCMRIndex(i).Register()
+		if !ok || reg.String() != want {
+			t.Errorf("%d: %s, want %s", i, reg, want)
+		}
+		if back, ok := eventlog.CCMR(reg); !ok || int(back) != i {
+			t.Errorf("%s: %d, want %d", reg, back, i)
+		}
+	}
+	if reg, ok := eventlog.CCMRIndex(5).Register(); ok {
+		t.Errorf("5 is %s", reg)
+	}
+	for name, want := range map[string]eventlog.CCMRIndex{"rim": 0, "rem0": 1, "rem3": 4} {
+		if got, ok := eventlog.CCMR(rtmr.MustParse(name)); !ok || got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+	if _, ok := eventlog.CCMR(rtmr.MustParse("pcr0")); ok {
+		t.Error("a PCR has a CC-MR index")
+	}
+}
