@@ -72,6 +72,10 @@ func (e *Entry) Name() string {
 	return ""
 }
 
+// Subject names what the entry is about, for setting entries of two lists side
+// by side: the file or event name. It is not escaped, and untrusted.
+func (e *Entry) Subject() string { return e.Name() }
+
 // BootAggregate returns the digest over the boot registers that the kernel
 // puts into its first entry; ok is false for every other entry. Linux after
 // 6.12 may call it boot_aggregate_late.

@@ -20,7 +20,7 @@ func main() {
 	err := newRoot().Execute()
 	switch {
 	case err == nil:
-	case errors.Is(err, errContradiction):
+	case errors.Is(err, errContradiction), errors.Is(err, errDiffer):
 		os.Exit(1)
 	default:
 		fmt.Fprintln(os.Stderr, "tally:", err)
@@ -35,7 +35,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newConvert(), newDemo(), newMan())
+	root.AddCommand(newShow(), newReplay(), newConvert(), newDiff(), newDemo(), newMan())
 	return root
 }
 

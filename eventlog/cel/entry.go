@@ -75,6 +75,7 @@ type content interface {
 	contentType() ContentType
 	typeName() string
 	detail() string
+	subject() string
 	data() []byte
 	verify(d rtmr.Digest) (rtmr.Check, []byte)
 	// unmeasured reports whether it extends nothing by its kind.
@@ -98,6 +99,17 @@ func (e *Entry) Detail() string {
 		return e.Index.String() + " " + e.content.detail()
 	}
 	return e.content.detail()
+}
+
+// Subject names what the record is about, so that records about one thing can
+// be set side by side though their digests differ: what the TCG event or the
+// IMA entry in it names, systemd's and COS's event without its value, a path,
+// or the content's type. It is not escaped, and untrusted.
+func (e *Entry) Subject() string {
+	if e.Index.Kind == NVIndex {
+		return e.Index.String() + " " + e.content.subject()
+	}
+	return e.content.subject()
 }
 
 // Data returns the event data, the template data, the string that systemd

@@ -72,6 +72,7 @@ func (c imaTemplate) appendBanks(digests []rtmr.Digest, banks []rtmr.Alg) []rtmr
 func (c imaTemplate) contentType() ContentType                  { return ContentIMATemplate }
 func (c imaTemplate) typeName() string                          { return c.entry.Type() }
 func (c imaTemplate) detail() string                            { return c.entry.Detail() }
+func (c imaTemplate) subject() string                           { return c.entry.Subject() }
 func (c imaTemplate) data() []byte                              { return c.entry.Data() }
 func (c imaTemplate) unmeasured() bool                          { return false }
 func (c imaTemplate) verify(d rtmr.Digest) (rtmr.Check, []byte) { return c.entry.Verify(d) }
@@ -103,6 +104,21 @@ func (c imaTLV) data() []byte              { return c }
 func (c imaTLV) unmeasured() bool          { return false }
 func (c imaTLV) tree(Format) any           { return []byte(c) }
 func (c imaTLV) appendTLV(b []byte) []byte { return appendTLV(b, byte(ContentIMATLV), c) }
+
+// subject is the path, or the type if there is none.
+func (c imaTLV) subject() string {
+	for rest := []byte(c); len(rest) > 0; {
+		t, value, next, ok := cutTLV(rest)
+		if !ok {
+			break
+		}
+		if int(t) < len(imaTLVNames) && imaTLVNames[t] == "path" {
+			return strings.TrimRight(string(value), "\x00")
+		}
+		rest = next
+	}
+	return c.typeName()
+}
 
 func (c imaTLV) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	return verifyAny(d, c, c.appendTLV(nil))

@@ -150,6 +150,7 @@ func parseManagementEvent(kind uint64, data, at node) (e managementEvent, err er
 
 func (c management) contentType() ContentType { return ContentManagement }
 func (c management) data() []byte             { return c.appendTLV(nil)[tlvHeader:] }
+func (c management) subject() string          { return c.typeName() }
 
 // verify knows no rule for the measured ones: no implementation was found
 // that shows whether the digest is of the TLV or of its value.

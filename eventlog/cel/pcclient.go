@@ -56,6 +56,7 @@ func parseEventType(n node) (eventlog.EventType, error) {
 func (c pcClient) contentType() ContentType                  { return ContentPCClient }
 func (c pcClient) typeName() string                          { return c.event.Type() }
 func (c pcClient) detail() string                            { return c.event.Detail() }
+func (c pcClient) subject() string                           { return c.event.Subject() }
 func (c pcClient) data() []byte                              { return c.event.EventData }
 func (c pcClient) unmeasured() bool                          { return c.event.EventType == eventlog.EVNoAction }
 func (c pcClient) verify(d rtmr.Digest) (rtmr.Check, []byte) { return c.event.Verify(d) }

@@ -177,6 +177,18 @@ func (c systemd) detail() string {
 	return s
 }
 
+// subject is the part of the string that stays when what is measured changes:
+// "file-system:/var" of "file-system:/var:ext4:..", "cryptsetup:root", and a
+// "machine-id" without its value. A ":" in a path or name is escaped
+// (src/pcrextend, src/cryptsetup).
+func (c systemd) subject() string {
+	parts := strings.SplitN(string(c.data()), ":", 3)
+	if len(parts) == 2 {
+		return parts[0]
+	}
+	return strings.Join(parts[:min(len(parts), 2)], ":")
+}
+
 // verify holds the string against the digest. systemd measures the string
 // itself, but logs it C-escaped, and cut with "..." after 1024 bytes
 // (src/pcrextend/pcrextend.c).

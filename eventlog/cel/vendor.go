@@ -1,6 +1,7 @@
 package cel
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -53,6 +54,17 @@ func (c vendor) detail() string {
 	return shortHex(c.value)
 }
 
+// subject is the type, and of an environment variable or an argument the part
+// before "=".
+func (c vendor) subject() string {
+	_, text, _ := c.cos()
+	name, _, ok := bytes.Cut(text, []byte{'='})
+	if !ok {
+		return c.typeName()
+	}
+	return c.typeName() + " " + string(name)
+}
+
 func (c vendor) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	if c.kind > maxTLVType {
 		return rtmr.CannotCheck, nil
@@ -89,6 +101,7 @@ func parseForeign(n node) (content, error) {
 func (c foreign) contentType() ContentType                { return ContentTallystick }
 func (c foreign) typeName() string                        { return rtmr.Escape(c.name) }
 func (c foreign) detail() string                          { return shortHex(c.value) }
+func (c foreign) subject() string                         { return c.name }
 func (c foreign) data() []byte                            { return c.value }
 func (c foreign) unmeasured() bool                        { return false }
 func (c foreign) verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
