@@ -143,8 +143,8 @@ type Logged struct {
 // Difference's Faults, and joined in Diff's own. Without a bank that both have
 // the error is a *NoCommonBankError, and there is no Difference.
 //
-// It reads each log twice, the second time to render the entries that differ,
-// and keeps some 100 bytes for each entry.
+// It reads each log twice, the second time to render the entries that differ.
+// Of an entry it keeps the digest and a few words.
 func Diff(a, b Source, opts DiffOptions) (*Difference, error) {
 	c := newComparison(opts)
 	if err := c.read(a, b); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,8 +25,12 @@ type diffReport struct {
 }
 
 func printDiffJSON(w io.Writer, d *replay.Difference, logs [2]*rereadable, fault error) error {
-	report := diffReport{Bank: d.Bank, Same: d.Same(), Counts: map[string]int{}, Registers: d.Registers,
-		Changes: d.Changes, Unmeasured: d.Unmeasured}
+	report := diffReport{
+		Bank: d.Bank, Same: d.Same(), Counts: map[string]int{},
+		Registers:  append([]replay.RegisterDifference{}, d.Registers...),
+		Changes:    append([]replay.Change{}, d.Changes...),
+		Unmeasured: append([]replay.Change{}, d.Unmeasured...),
+	}
 	for i, l := range logs {
 		report.Logs = append(report.Logs, logReport{l.name, l.format, d.Events[i], l.warnings})
 	}
@@ -67,48 +72,69 @@ func printDiff(w io.Writer, d *replay.Difference, logs [2]*rereadable, fault err
 
 // diffSummary is the answer in one sentence.
 func diffSummary(d *replay.Difference, fault error) string {
-	var counts [replay.OtherData + 1]int
-	var uncovered int
-	for _, c := range d.Changes {
-		if c.Matters() {
-			counts[c.Kind]++
-		} else {
-			uncovered++
-		}
-	}
-	var kinds, parts, notes []string
-	total := 0
-	for kind, n := range counts {
-		if n > 0 {
-			kinds = append(kinds, fmt.Sprintf("%d %s", n, replay.ChangeKind(kind)))
-			total += n
-		}
-	}
-	s := fmt.Sprintf("no difference in %s: %d entries", bankOf(d), d.Events[0])
+	total, kinds := countKinds(d.Changes)
+	said := fmt.Sprintf("no difference in %s: %d entries", bankOf(d), d.Events[0])
 	if !d.Same() {
-		s = fmt.Sprintf("%d differences in %s between %d and %d entries", total, bankOf(d), d.Events[0], d.Events[1])
-		if total > 0 {
-			s += ": " + strings.Join(kinds, ", ")
-		}
+		said = fmt.Sprintf("%s in %s between %d and %d entries%s", counted(total, "difference"), bankOf(d), d.Events[0], d.Events[1], kinds)
 	}
+	var parts []string
 	for _, r := range d.Registers {
 		if r.Parts() {
 			parts = append(parts, fmt.Sprintf("%s %s", r.Register, partsAt(r.A.Parts)))
 		}
 	}
 	if len(parts) > 0 {
-		notes = append(notes, "values part: "+strings.Join(parts, ", "))
+		said += "; values part: " + strings.Join(parts, ", ")
+	}
+	return said + diffNotes(d, fault)
+}
+
+// countKinds counts the changes that matter.
+func countKinds(changes []replay.Change) (total int, kinds string) {
+	counts := map[replay.ChangeKind]int{}
+	for _, c := range changes {
+		if c.Matters() {
+			counts[c.Kind]++
+			total++
+		}
+	}
+	separator := ": "
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		kinds += fmt.Sprintf("%s%d %s", separator, counts[kind], kind)
+		separator = ", "
+	}
+	return total, kinds
+}
+
+// diffNotes says what else there is to know.
+func diffNotes(d *replay.Difference, fault error) (notes string) {
+	uncovered, otherKind := 0, false
+	for _, c := range d.Changes {
+		if !c.Matters() {
+			uncovered++
+		}
+		otherKind = otherKind || c.Kind == replay.Moved && c.A.Register.Kind() != c.B.Register.Kind()
 	}
 	if uncovered > 0 {
-		notes = append(notes, fmt.Sprintf("%d with other data that the digest does not cover", uncovered))
+		notes += fmt.Sprintf("; %s of data that the digest does not cover", counted(uncovered, "difference"))
 	}
 	if n := len(d.Unmeasured); n > 0 {
-		notes = append(notes, fmt.Sprintf("%d that extend nothing", n))
+		notes += fmt.Sprintf("; %s in what extends nothing", counted(n, "difference"))
+	}
+	if otherKind {
+		notes += "; PCRs stand beside other registers (--into rtmr takes them for RTMRs)"
 	}
 	if fault != nil {
-		notes = append(notes, "as far as the logs could be read")
+		notes += "; as far as the logs could be read"
 	}
-	return strings.Join(append([]string{s}, notes...), "; ")
+	return notes
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func bankOf(d *replay.Difference) string {

@@ -18,7 +18,7 @@ type rereadable struct {
 	name     string // as it is shown
 	file     *os.File
 	start    int64 // of the log in the file
-	spooled  bool
+	spooled  bool  // the file is a copy that is to be removed
 	opened   *log
 	format   string
 	warnings []string
@@ -57,7 +57,8 @@ func (r *rereadable) spool() (err error) {
 	if r.file, err = os.CreateTemp("", "tally-diff-*"); err != nil {
 		return err
 	}
-	r.start, r.spooled = 0, true
+	r.start = 0
+	r.spooled = os.Remove(r.file.Name()) != nil // where an open file cannot be removed
 	if _, err := io.Copy(r.file, pipe); err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
@@ -89,7 +90,7 @@ func (r *rereadable) source() iter.Seq2[rtmr.Measurement, error] {
 	}
 }
 
-// Close closes the file, and removes it if it is a copy.
+// Close closes the file, and removes a copy.
 func (r *rereadable) Close() error {
 	err := r.file.Close()
 	if r.spooled {
