@@ -33,31 +33,55 @@ func bankNames(algs []rtmr.Alg) string {
 	return strings.Join(names, ", ")
 }
 
-// commonBank returns the bank asked for, or the strongest that both have. A
-// log that measures nothing, with no banks, has whatever the other one has.
-func commonBank(a, b []rtmr.Alg, asked rtmr.Alg) (rtmr.Alg, error) {
-	has := func(x rtmr.Alg) bool {
-		return (len(a) == 0 || slices.Contains(a, x)) && (len(b) == 0 || slices.Contains(b, x))
-	}
-	if asked != 0 {
-		if !has(asked) {
-			return 0, &NoCommonBankError{a, b, asked}
-		}
+// commonBank returns the bank asked for, or the strongest in which both
+// entries have a digest. SHA-1 padded with zeros, which some kernels extend
+// into a bank, counts if there is nothing else: another kernel's digest of the
+// same is not equal to it. A log without a measured entry has any bank.
+func commonBank(a, b []rtmr.Digest, asked rtmr.Alg) (rtmr.Alg, error) {
+	if len(a) == 0 && len(b) == 0 {
 		return asked, nil
 	}
-	if len(a) == 0 && len(b) == 0 {
-		return 0, nil
+	candidates := slices.Concat(strongest, banksOf(a), banksOf(b))
+	if asked != 0 {
+		candidates = []rtmr.Alg{asked}
 	}
-	for _, x := range slices.Concat(strongest, a, b) {
-		if has(x) {
+	padded := rtmr.Alg(0)
+	for _, x := range candidates {
+		inA, asItself := has(a, x)
+		inB, too := has(b, x)
+		if inA && inB && (asItself && too || asked != 0) {
 			return x, nil
 		}
+		if inA && inB && padded == 0 {
+			padded = x
+		}
 	}
-	return 0, &NoCommonBankError{A: a, B: b}
+	if padded == 0 {
+		return 0, &NoCommonBankError{banksOf(a), banksOf(b), asked}
+	}
+	return padded, nil
 }
 
-func banksOf(m *rtmr.Measurement) (algs []rtmr.Alg) {
-	for _, d := range m.Digests {
+// has reports whether there is a digest in the bank, and one of its own.
+func has(digests []rtmr.Digest, bank rtmr.Alg) (found, asItself bool) {
+	if len(digests) == 0 {
+		return true, true
+	}
+	for _, d := range digests {
+		if d.Alg == bank {
+			return true, !isPaddedSHA1(d.Sum)
+		}
+	}
+	return false, false
+}
+
+func isPaddedSHA1(sum []byte) bool {
+	n := rtmr.SHA1.Size()
+	return len(sum) > n && !slices.ContainsFunc(sum[n:], func(c byte) bool { return c != 0 })
+}
+
+func banksOf(digests []rtmr.Digest) (algs []rtmr.Alg) {
+	for _, d := range digests {
 		algs = append(algs, d.Alg)
 	}
 	return algs

@@ -55,18 +55,16 @@ func newComparison(opts DiffOptions) *comparison {
 // read reads both logs: each up to its first measured entry, whose banks
 // decide in which bank to compare, then to its end.
 func (c *comparison) read(a, b Source) error {
-	var banks [2][]rtmr.Alg
 	var rest [2]func() (rtmr.Measurement, error, bool)
 	var first [2]rtmr.Measurement
 	for i, src := range []Source{a, b} {
 		next, stop := iter.Pull2(src())
 		defer stop()
 		c.sides[i].chains = map[rtmr.Register]*chain{}
-		first[i] = c.begin(&c.sides[i], next)
-		banks[i], rest[i] = banksOf(&first[i]), next
+		first[i], rest[i] = c.begin(&c.sides[i], next), next
 	}
 	var err error
-	if c.bank, err = commonBank(banks[0], banks[1], c.opts.Bank); err != nil {
+	if c.bank, err = commonBank(first[0].Digests, first[1].Digests, c.opts.Bank); err != nil {
 		return err
 	}
 	for i := range c.sides {
@@ -153,12 +151,17 @@ func (c *comparison) chain(s *side, m *rtmr.Measurement) *chain {
 }
 
 func (c *comparison) registerOf(m *rtmr.Measurement) rtmr.Register {
-	if c.opts.IntoRTMR && m.Register.Kind() == rtmr.KindPCR {
-		if reg, ok := rtmr.PCR(m.Register.Index()).CC(); ok {
-			return reg
-		}
+	if c.opts.Into == rtmr.KindNone || m.Register.Kind() != rtmr.KindPCR {
+		return m.Register
 	}
-	return m.Register
+	reg, ok := rtmr.PCR(m.Register.Index()).CC()
+	switch {
+	case !ok:
+		return m.Register
+	case c.opts.Into == rtmr.KindREM:
+		return reg.Realm()
+	}
+	return reg
 }
 
 // extend folds a digest into the chain's value.

@@ -15,12 +15,12 @@ type Source func() iter.Seq2[rtmr.Measurement, error]
 
 // DiffOptions chooses how two logs are compared.
 type DiffOptions struct {
-	// Bank is the bank whose digests are compared; 0 for the strongest that
-	// both logs' first measured entries carry.
+	// Bank is the bank whose digests are compared; 0 for the strongest in which
+	// both logs' first measured entries have a digest that is not padded SHA-1.
 	Bank rtmr.Alg
-	// IntoRTMR takes a PCR for the RTMR of the UEFI rule, so that a TPM's log
-	// can be set beside a TD's.
-	IntoRTMR bool
+	// Into takes a PCR for the register of the UEFI rule, as Options.Into does,
+	// so that a TPM's log can be set beside a TD's. A PCR that has none stays.
+	Into rtmr.Kind
 }
 
 // Difference is what two logs, A and B, measured differently.

@@ -217,7 +217,7 @@ func TestDiffUnmeasuredIsApart(t *testing.T) {
 // A TPM's log beside a TD's.
 func TestDiffIntoRTMR(t *testing.T) {
 	pcrs, rtmrs := logOf("pcr7 a", "pcr8 b", "pcr1 c", "pcr9 d"), logOf("rtmr0 a", "rtmr0 c", "rtmr2 b", "rtmr2 d")
-	d, err := replay.Diff(pcrs, rtmrs, replay.DiffOptions{IntoRTMR: true})
+	d, err := replay.Diff(pcrs, rtmrs, replay.DiffOptions{Into: rtmr.KindRTMR})
 	if err != nil || !d.Same() {
 		t.Errorf("%v, %q", err, told(d.Changes))
 	}
@@ -233,7 +233,10 @@ func TestDiffBank(t *testing.T) {
 	two.Digests = append([]rtmr.Digest{{Alg: rtmr.SHA1, Sum: sum[:]}}, two.Digests...)
 	weak := two
 	weak.Digests = two.Digests[:1]
+	padded := two
+	padded.Digests = []rtmr.Digest{two.Digests[0], {Alg: rtmr.SHA256, Sum: append(slices.Clone(sum[:]), make([]byte, 12)...)}}
 	sources := map[string]replay.Source{
+		"padded": sourceOf([]rtmr.Measurement{padded}),
 		"sha1":   sourceOf([]rtmr.Measurement{weak}),
 		"sha256": logOf("pcr0 a"),
 		"both":   sourceOf([]rtmr.Measurement{two}),
@@ -246,6 +249,8 @@ func TestDiffBank(t *testing.T) {
 		{"both", "both", 0, rtmr.SHA256},
 		{"both", "sha1", 0, rtmr.SHA1},
 		{"both", "both", rtmr.SHA1, rtmr.SHA1},
+		{"padded", "both", 0, rtmr.SHA1},
+		{"padded", "padded", rtmr.SHA256, rtmr.SHA256},
 		{"sha1", "sha256", 0, 0},
 		{"both", "sha256", rtmr.SHA1, 0},
 		{"both", "both", rtmr.SHA512, 0},

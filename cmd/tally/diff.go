@@ -38,7 +38,7 @@ Of entries that extend nothing (EV_NO_ACTION) differences are listed apart.
 Exit status: 0 the registers go the same way and no digest is explained in two
 ways; 1 they differ; 2 input or usage.
 
---json prints one object: logs (as replay --json), bank, same, counts (by kind),
+--json prints one object: logs (path, format, events, warnings), bank, same, counts (by kind),
 registers (register, agree, and for a and b: events, parts, value, locality),
 changes and unmeasured (kind, and a, b: index, offset, register, type, subject,
 digest, detail, check). kind is removed, added, changed, moved or other-data;
@@ -52,28 +52,30 @@ func newDiff() *cobra.Command {
 		Use:   "diff A B",
 		Short: "Say what two logs measured differently, entry by entry",
 		Long:  diffHelp,
-		Args:  cobra.ExactArgs(2),
+		Example: `  tally diff good/boot.bin bad/boot.bin
+  tally diff --bank sha256 host1/ima.bin host2/ima.bin | grep -v '^>'
+  tally diff --into rtmr tpm.bin ccel.bin`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts := replay.DiffOptions{IntoRTMR: into == "rtmr"}
-			if into != "" && into != "rtmr" {
-				return fmt.Errorf("--into %q, expected rtmr", into)
-			}
-			banks, err := in.algs()
+			own := replayFlags{into: into}
+			folding, err := own.options(&in)
 			if err != nil {
 				return err
 			}
-			if len(banks) > 1 {
+			opts := replay.DiffOptions{Into: folding.Into}
+			switch banks := folding.Banks; {
+			case len(banks) > 1:
 				return fmt.Errorf("--bank %s, expected one bank in which to compare", strings.Join(in.banks, ","))
-			}
-			if len(banks) == 1 {
+			case len(banks) == 1:
 				opts.Bank = banks[0]
 			}
 			return runDiff(cmd.OutOrStdout(), &in, args, opts, asJSON)
 		},
 	}
-	in.register(cmd.Flags())
+	in.register(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&into, "into", "", "rtmr: take PCRs for the RTMRs of the UEFI rule")
+	cmd.Flags().StringVar(&into, "into", "", "rtmr or rem: take PCRs for a TD's or a realm's registers by the UEFI rule")
+	complete(cmd, "into", "rtmr", "rem")
 	return cmd
 }
 

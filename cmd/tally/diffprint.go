@@ -14,7 +14,7 @@ import (
 
 // diffReport is what diff --json prints; diffHelp says what is in it.
 type diffReport struct {
-	Logs       []logReport                 `json:"logs"`
+	Logs       []comparedLog               `json:"logs"`
 	Bank       rtmr.Alg                    `json:"bank"`
 	Same       bool                        `json:"same"`
 	Counts     map[string]int              `json:"counts"`
@@ -22,6 +22,13 @@ type diffReport struct {
 	Changes    []replay.Change             `json:"changes"`
 	Unmeasured []replay.Change             `json:"unmeasured"`
 	Error      string                      `json:"error,omitempty"`
+}
+
+type comparedLog struct {
+	Path     string   `json:"path"`
+	Format   string   `json:"format"`
+	Events   int      `json:"events"`
+	Warnings []string `json:"warnings"`
 }
 
 func printDiffJSON(w io.Writer, d *replay.Difference, logs [2]*rereadable, fault error) error {
@@ -32,7 +39,7 @@ func printDiffJSON(w io.Writer, d *replay.Difference, logs [2]*rereadable, fault
 		Unmeasured: append([]replay.Change{}, d.Unmeasured...),
 	}
 	for i, l := range logs {
-		report.Logs = append(report.Logs, logReport{l.name, l.format, d.Events[i], l.warnings})
+		report.Logs = append(report.Logs, comparedLog{l.name, l.format, d.Events[i], l.warnings})
 	}
 	for _, c := range d.Changes {
 		report.Counts[c.Kind.String()]++
@@ -48,7 +55,7 @@ func printDiff(w io.Writer, d *replay.Difference, logs [2]*rereadable, fault err
 	for i, mark := range []string{"---", "+++"} {
 		fmt.Fprintf(w, "%s %s: %s, %d entries\n", mark, logs[i].name, logs[i].format, d.Events[i])
 		for _, text := range logs[i].warnings {
-			fmt.Fprintf(w, "  warning: %s\n", text)
+			fmt.Fprintf(w, "  %s %s\n", caution("warning:"), text)
 		}
 	}
 	changes := d.Changes
@@ -194,11 +201,21 @@ func printChanges(w io.Writer, changes []replay.Change) {
 // which is text that whoever wrote the log chose.
 func printLogged(w io.Writer, mark byte, l *replay.Logged, said string) {
 	if l.Check == rtmr.Contradicts {
-		said += "[its data contradict the digest] "
+		said += bad("[its data contradict the digest]") + " "
 	}
 	digest := "-"
 	if l.Digest != nil {
 		digest = l.Digest.String()
 	}
-	fmt.Fprintf(w, "%c %5d %-6s %-34s %-12.12s %s%s\n", mark, l.Index, l.Register, l.Type, digest, said, l.Detail)
+	fmt.Fprintf(w, "%s %5d %-6s %-34s %-12.12s %s%s\n", colouredMark(mark), l.Index, l.Register, l.Type, digest, said, l.Detail)
+}
+
+func colouredMark(mark byte) string {
+	switch mark {
+	case '-':
+		return bad("-")
+	case '+':
+		return good("+")
+	}
+	return caution(string(mark))
 }

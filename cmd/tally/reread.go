@@ -8,33 +8,26 @@ import (
 	"math"
 	"os"
 
+	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
-// rereadable is a log that can be read twice. Standard input and pipes are
-// copied into a temporary file first.
+// rereadable is a log that is read twice. What is no file, as standard input
+// and pipes are not, is copied into a temporary one.
 type rereadable struct {
-	in       *inputFlags
-	name     string // as it is shown
-	file     *os.File
-	start    int64 // of the log in the file
-	spooled  bool  // the file is a copy that is to be removed
-	opened   *log
+	in     *inputFlags
+	path   string
+	name   string   // as it is shown
+	copy   *os.File // nil for a file
+	remove bool     // the copy, when it is closed
+
+	opened   *log // for the first reading
 	format   string
-	warnings []string
+	warnings []string // after it
 }
 
 func newRereadable(in *inputFlags, path string) (*rereadable, error) {
-	r := &rereadable{in: in, name: path, file: os.Stdin}
-	if path == "-" {
-		r.name = "standard input"
-	} else {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		r.file = file
-	}
+	r := &rereadable{in: in, path: path, name: path}
 	err := r.spool()
 	if err == nil {
 		r.opened, err = r.open()
@@ -47,54 +40,73 @@ func newRereadable(in *inputFlags, path string) (*rereadable, error) {
 	return r, nil
 }
 
-// spool makes sure that what is in the file can be read again.
-func (r *rereadable) spool() (err error) {
-	if r.start, err = r.file.Seek(0, io.SeekCurrent); err == nil {
-		return nil
+// spool copies what cannot be read twice.
+func (r *rereadable) spool() error {
+	pipe := os.Stdin
+	if r.path == "-" {
+		r.name = "standard input"
+	} else {
+		info, err := os.Stat(r.path)
+		if err != nil || info.Mode().IsRegular() {
+			return err
+		}
+		if pipe, err = os.Open(r.path); err != nil {
+			return err
+		}
 	}
-	pipe := r.file
 	defer pipe.Close()
-	if r.file, err = os.CreateTemp("", "tally-diff-*"); err != nil {
+	tmp, err := os.CreateTemp("", "tally-diff-*")
+	if err != nil {
 		return err
 	}
-	r.start = 0
-	r.spooled = os.Remove(r.file.Name()) != nil // where an open file cannot be removed
-	if _, err := io.Copy(r.file, pipe); err != nil {
+	r.copy, r.remove = tmp, os.Remove(tmp.Name()) != nil // not everywhere can an open file be removed
+	if _, err := io.Copy(tmp, withProgress(pipe, r.name, false)); err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
 	return nil
 }
 
-// open begins to read. Each reading has its own place in the file, for a
-// reader that was left early may still be reading ahead.
+// open begins a reading. Readings of a copy have each their own place in it,
+// for a reader that was left early may still be reading ahead.
 func (r *rereadable) open() (*log, error) {
-	return r.in.read(r.name, io.NopCloser(io.NewSectionReader(r.file, r.start, math.MaxInt64-r.start)))
+	signs := ima.Signs{Kernel: r.in.kernel}
+	if r.copy == nil {
+		return r.in.open(r.path, signs)
+	}
+	return r.in.read(r.name, io.NopCloser(io.NewSectionReader(r.copy, 0, math.MaxInt64)), signs)
 }
 
 // source reads the log from its beginning.
 func (r *rereadable) source() iter.Seq2[rtmr.Measurement, error] {
 	return func(yield func(rtmr.Measurement, error) bool) {
 		l := r.opened
+		first := l != nil
 		r.opened = nil
-		if l == nil {
+		if !first {
 			var err error
 			if l, err = r.open(); err != nil {
 				yield(rtmr.Measurement{}, err)
 				return
 			}
 		}
-		l.source.Measurements()(yield)
-		if r.warnings == nil {
-			r.warnings = append([]string{}, l.source.Warnings()...)
+		defer l.Close()
+		l.Measurements()(yield)
+		if first {
+			r.warnings = append([]string{}, l.Warnings()...)
 		}
 	}
 }
 
-// Close closes the file, and removes a copy.
-func (r *rereadable) Close() error {
-	err := r.file.Close()
-	if r.spooled {
-		err = errors.Join(err, os.Remove(r.file.Name()))
+// Close closes what is open, and removes the copy.
+func (r *rereadable) Close() (err error) {
+	if r.opened != nil {
+		err = r.opened.Close()
+	}
+	if r.copy != nil {
+		err = errors.Join(err, r.copy.Close())
+	}
+	if r.remove {
+		err = errors.Join(err, os.Remove(r.copy.Name()))
 	}
 	return err
 }
