@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tallystick/eventlog"
+	"tallystick/eventlog/cel"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -183,4 +184,51 @@ func ExampleDiff() {
 	// Output:
 	// same: false in sha384
 	// File(\EFI\BOOT\BOOTX64.EFI): e6aeca317d23 became 3611fc74fde3
+}
+
+// A log and its canonical copy in each encoding are the same, for every log
+// that the corpus has.
+func TestDiffConverted(t *testing.T) {
+	paths, _ := filepath.Glob(filepath.Join(corpus, "*", "*"))
+	compared := 0
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := eventlog.Detect(b); !ok {
+			continue
+		}
+		compared++
+		original := tcgFile(t, path)
+		for _, format := range []cel.Format{cel.TLV, cel.JSON, cel.CBOR} {
+			d, err := replay.Diff(original, celCopy(t, original, format), replay.DiffOptions{})
+			if err != nil || !d.Same() || len(d.Changes)+len(d.Unmeasured) > 0 || d.Events[0] != d.Events[1] {
+				t.Errorf("%s, %s: %v, %d and %d entries, %q, %q", path, format, err, d.Events[0], d.Events[1], told(d.Changes), told(d.Unmeasured))
+			}
+		}
+	}
+	if compared == 0 {
+		t.Skip("../shared/corpus is not here")
+	}
+}
+
+func celCopy(t *testing.T, log replay.Source, format cel.Format) replay.Source {
+	t.Helper()
+	var out bytes.Buffer
+	w := cel.NewWriter(&out, format)
+	for m, err := range log() {
+		if err == nil {
+			err = w.Write(m)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return func() iter.Seq2[rtmr.Measurement, error] {
+		return cel.NewReader(bytes.NewReader(out.Bytes()), format).Measurements()
+	}
 }
