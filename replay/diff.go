@@ -114,10 +114,11 @@ func (c *Change) Register() rtmr.Register {
 	return c.B.Register
 }
 
-// Matters is false for OtherData that no digest covers and that are still
-// about the same thing, such as the address to which an image was loaded.
+// Matters is false for OtherData that no digest covers and that are still of
+// the same type and about the same thing, such as the address to which an
+// image was loaded.
 func (c *Change) Matters() bool {
-	return c.Kind != OtherData || c.A.Subject != c.B.Subject ||
+	return c.Kind != OtherData || c.A.Subject != c.B.Subject || family(c.A.Type) != family(c.B.Type) ||
 		c.A.Check == rtmr.Contradicts || c.B.Check == rtmr.Contradicts
 }
 

@@ -109,6 +109,7 @@ func TestDiff(t *testing.T) {
 		{"moved_to_another_register", []string{"pcr0 a", "pcr8 b", "pcr8 c"}, []string{"pcr0 a", "pcr9 b", "pcr8 c"}, []string{"> 1 pcr8 b 1 pcr9 b"}},
 		{"repeated_once_more", []string{"pcr0 a", "pcr0 s", "pcr0 b"}, []string{"pcr0 a", "pcr0 s", "pcr0 s", "pcr0 b"}, []string{"+ 2 pcr0 s"}},
 		{"other_data_cannot_be_checked", []string{"pcr0 ?d:x"}, []string{"pcr0 ?d:y"}, []string{"= 0 pcr0 ?d:x 0 pcr0 ?d:y"}},
+		{"other_data_beside_a_difference", []string{"pcr0 ?d:x", "pcr0 a"}, []string{"pcr0 ?d:y"}, []string{"= 0 pcr0 ?d:x 0 pcr0 ?d:y", "- 1 pcr0 a"}},
 		{"violations_of_one_file_go_together",
 			[]string{"pcr10 violation:x", "pcr10 a", "pcr10 violation:y"},
 			[]string{"pcr10 violation:x", "pcr10 violation:w", "pcr10 a", "pcr10 violation:y"},
@@ -201,6 +202,72 @@ func TestDiffStartupLocality(t *testing.T) {
 	}
 	if got := told(d.Unmeasured); len(d.Changes) != 0 || len(got) != 1 || got[0] != "~ 0 - StartupLocality=3 0 - StartupLocality=4" {
 		t.Errorf("%q and %q", told(d.Changes), got)
+	}
+}
+
+// A StartupLocality behind events that extended PCR 0 has no effect.
+func TestDiffStartupLocalityTooLate(t *testing.T) {
+	late := rtmr.Measurement{Register: pcr0, NoAction: true, Locality: 3, Index: 1, Entry: thing("StartupLocality=3")}
+	d, err := replay.Diff(sourceOf([]rtmr.Measurement{entry("pcr0 a"), late}), logOf("pcr0 a"), replay.DiffOptions{})
+	if err != nil || !d.Same() || len(d.Unmeasured) != 1 {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+// typed is a thing of another type.
+type typed struct {
+	thing
+	typ string
+}
+
+func (e typed) Type() string { return e.typ }
+
+// The type is no more measured than the data are. What stands behind a colon
+// in it is an annotation.
+func TestDiffOtherType(t *testing.T) {
+	as := func(typ string) replay.Source {
+		m := entry("pcr11 ?a:b")
+		m.Entry = typed{thing("?a:b"), typ}
+		return sourceOf([]rtmr.Measurement{m})
+	}
+	d, err := replay.Diff(as("EV_IPL"), as("EV_ACTION"), replay.DiffOptions{})
+	if err != nil || d.Same() || len(d.Changes) != 1 || d.Changes[0].Kind != replay.OtherData {
+		t.Errorf("%v, same %v, %q", err, d.Same(), told(d.Changes))
+	}
+	d, err = replay.Diff(as("systemd:phase"), as("systemd"), replay.DiffOptions{})
+	if err != nil || !d.Same() || len(d.Changes) != 0 {
+		t.Errorf("%v, same %v, %q", err, d.Same(), told(d.Changes))
+	}
+}
+
+// What a log leaves out it does not say otherwise: dstack's has no event data.
+func TestDiffWithoutData(t *testing.T) {
+	bare := entry("pcr0 a")
+	bare.Entry = thing("")
+	for _, logs := range [][2]replay.Source{
+		{sourceOf([]rtmr.Measurement{bare}), logOf("pcr0 a")},
+		{logOf("pcr0 a"), sourceOf([]rtmr.Measurement{bare})},
+	} {
+		if d, err := replay.Diff(logs[0], logs[1], replay.DiffOptions{}); err != nil || !d.Same() || len(d.Changes) > 0 {
+			t.Errorf("%v, %q", err, told(d.Changes))
+		}
+	}
+}
+
+// An NV index is no register here, but its digest tells two entries apart.
+func TestDiffNVIndex(t *testing.T) {
+	nv := func(secret string) []rtmr.Measurement {
+		m := entry("pcr0 " + secret)
+		m.Register, m.NoAction, m.Entry = rtmr.Register{}, true, thing("cryptsetup:root")
+		return []rtmr.Measurement{m}
+	}
+	d, err := replay.Diff(sourceOf(nv("key")), sourceOf(nv("another key")), replay.DiffOptions{})
+	if err != nil || len(d.Unmeasured) != 1 || d.Unmeasured[0].Kind != replay.Changed {
+		t.Errorf("%v, %q", err, told(d.Unmeasured))
+	}
+	d, err = replay.Diff(sourceOf(nv("key")), sourceOf(nv("key")), replay.DiffOptions{})
+	if err != nil || len(d.Unmeasured) != 0 {
+		t.Errorf("%v, %q", err, told(d.Unmeasured))
 	}
 }
 
