@@ -107,7 +107,7 @@ func (p *pairing) alignGaps(key func(chained) uint64) {
 func (p *pairing) gaps() func(yield func(gap) bool) {
 	return func(yield func(gap) bool) {
 		g := gap{}
-		for i, j := range append(p.match, len(p.b.entries)) {
+		for i, j := range append(slices.Clip(p.match), len(p.b.entries)) {
 			if j < 0 {
 				continue
 			}
@@ -142,7 +142,8 @@ func (p *pairing) parts() RegisterDifference {
 func (ch *chain) side(agree int) RegisterSide {
 	s := RegisterSide{Events: len(ch.entries), Locality: ch.locality, Value: ch.value}
 	if agree < len(ch.entries) {
-		s.Parts = &ch.entries[agree].index
+		index := ch.entries[agree].index
+		s.Parts = &index
 	}
 	return s
 }

@@ -101,7 +101,11 @@ func (c *comparison) finish(s *side, first *rtmr.Measurement, next func() (rtmr.
 	}
 }
 
-func extends(m *rtmr.Measurement) bool { return !m.NoAction && !m.Register.IsZero() }
+// extends is false too for an entry without digests: a canonical event log may
+// have a timestamp that is not measured.
+func extends(m *rtmr.Measurement) bool {
+	return !m.NoAction && !m.Register.IsZero() && len(m.Digests) > 0
+}
 
 func (c *comparison) add(s *side, m *rtmr.Measurement) error {
 	if !extends(m) {

@@ -254,6 +254,16 @@ func TestDiffWithoutData(t *testing.T) {
 	}
 }
 
+// A timestamp without a digest is not measured.
+func TestDiffEntryWithoutDigests(t *testing.T) {
+	stamp := entry("pcr0 time=1")
+	stamp.Digests, stamp.Index = nil, 1
+	d, err := replay.Diff(sourceOf([]rtmr.Measurement{entry("pcr0 a"), stamp}), logOf("pcr0 a"), replay.DiffOptions{})
+	if err != nil || !d.Same() || len(d.Unmeasured) != 1 {
+		t.Errorf("%v, %q, %q", err, told(d.Changes), told(d.Unmeasured))
+	}
+}
+
 // An NV index is no register here, but its digest tells two entries apart.
 func TestDiffNVIndex(t *testing.T) {
 	nv := func(secret string) []rtmr.Measurement {
@@ -333,7 +343,7 @@ func TestDiffBank(t *testing.T) {
 // An entry without the bank ends its log, and is named.
 func TestDiffBankMissingLater(t *testing.T) {
 	bare := entry("pcr0 b")
-	bare.Digests, bare.Index, bare.Offset = nil, 1, 77
+	bare.Digests, bare.Index, bare.Offset = []rtmr.Digest{{Alg: rtmr.SHA1, Sum: make([]byte, 20)}}, 1, 77
 	d, err := replay.Diff(sourceOf([]rtmr.Measurement{entry("pcr0 a"), bare}), logOf("pcr0 x", "pcr0 a"), replay.DiffOptions{})
 	var fault *rtmr.SyntaxError
 	if !errors.As(err, &fault) || fault.Entry != 1 || fault.Offset != 77 || fault.Field != "digests" || d.Faults[0] == nil || d.Faults[1] != nil {

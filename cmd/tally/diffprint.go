@@ -15,7 +15,7 @@ import (
 // diffReport is what diff --json prints; diffHelp says what is in it.
 type diffReport struct {
 	Logs       []comparedLog               `json:"logs"`
-	Bank       rtmr.Alg                    `json:"bank"`
+	Bank       rtmr.Alg                    `json:"bank,omitzero"` // none where neither log measures anything
 	Same       bool                        `json:"same"`
 	Counts     map[string]int              `json:"counts"`
 	Registers  []replay.RegisterDifference `json:"registers"`
