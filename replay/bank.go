@@ -62,6 +62,18 @@ func commonBank(a, b []rtmr.Digest, asked rtmr.Alg) (rtmr.Alg, error) {
 	return padded, nil
 }
 
+// otherBanks returns the banks beside the one compared in which both entries
+// have a digest of its own.
+func otherBanks(a, b []rtmr.Digest, compared rtmr.Alg) (out []rtmr.Alg) {
+	for _, x := range banksOf(a) {
+		_, inA := has(a, x)
+		if _, inB := has(b, x); inA && inB && x != compared {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // has reports whether there is a digest in the bank, and one of its own.
 func has(digests []rtmr.Digest, bank rtmr.Alg) (found, asItself bool) {
 	if len(digests) == 0 {

@@ -18,6 +18,7 @@ import (
 type comparison struct {
 	opts    DiffOptions
 	bank    rtmr.Alg
+	banks   []rtmr.Alg // all that are looked at
 	seed    maphash.Seed
 	numbers map[string]uint32
 	keys    []string // by number
@@ -44,7 +45,7 @@ type chain struct {
 type chained struct {
 	index   int    // in the log
 	key     uint32 // the number of the digest, or of what stands for one
-	whole   uint64 // hash of key, type and data
+	whole   uint64 // hash of key, type, data and the digests in other banks
 	subject uint64 // hash of the subject, or 0
 }
 
@@ -66,6 +67,10 @@ func (c *comparison) read(a, b Source) error {
 	var err error
 	if c.bank, err = commonBank(first[0].Digests, first[1].Digests, c.opts.Bank); err != nil {
 		return err
+	}
+	c.banks = []rtmr.Alg{c.bank}
+	if c.opts.Bank == 0 {
+		c.banks = append(c.banks, otherBanks(first[0].Digests, first[1].Digests, c.bank)...)
 	}
 	for i := range c.sides {
 		c.finish(&c.sides[i], &first[i], rest[i])
@@ -189,12 +194,33 @@ func (c *comparison) digestOf(m *rtmr.Measurement) (rtmr.Digest, bool) {
 	return rtmr.Digest{}, false
 }
 
+// digestsOf returns a measured entry's digests in the banks that are looked
+// at, in their order. Where it has none the Sum is nil.
+func (c *comparison) digestsOf(m *rtmr.Measurement) (out []rtmr.Digest) {
+	if !extends(m) {
+		return nil
+	}
+	for _, bank := range c.banks {
+		of := rtmr.Digest{Alg: bank}
+		for _, d := range m.Digests {
+			if d.Alg == bank {
+				of = d
+			}
+		}
+		out = append(out, of)
+	}
+	return out
+}
+
 // chained returns what is kept of an entry that is known by key.
 func (c *comparison) chained(m *rtmr.Measurement, key []byte) chained {
 	e := chained{index: m.Index, key: c.number(key)}
 	var h maphash.Hash
 	h.SetSeed(c.seed)
 	h.Write(key)
+	for _, d := range c.digestsOf(m) {
+		h.Write(d.Sum)
+	}
 	if m.Entry != nil {
 		h.WriteString(family(m.Entry.Type()))
 		h.WriteByte(0)

@@ -88,11 +88,15 @@ const (
 	// OtherData: the digest is the same in the same place, and one of the logs
 	// says that it is of something else.
 	OtherData
+	// OtherBank: the digest is the same in the same place, and not so in another
+	// bank that both logs have: one of them was altered, or extended apart.
+	OtherBank
 )
 
-// String returns "removed", "added", "changed", "moved" or "other-data".
+// String returns "removed", "added", "changed", "moved", "other-data" or
+// "other-bank".
 func (k ChangeKind) String() string {
-	return [...]string{"removed", "added", "changed", "moved", "other-data"}[k]
+	return [...]string{"removed", "added", "changed", "moved", "other-data", "other-bank"}[k]
 }
 
 // MarshalText makes a ChangeKind a JSON string.
@@ -103,6 +107,8 @@ type Change struct {
 	Kind ChangeKind `json:"kind"`
 	A    *Logged    `json:"a,omitempty"`
 	B    *Logged    `json:"b,omitempty"`
+	// Banks are those in which the digests of an OtherBank differ.
+	Banks []rtmr.Alg `json:"banks,omitempty"`
 }
 
 // Register returns the register under which the change is listed: A's, or B's
@@ -131,14 +137,16 @@ type Logged struct {
 	Subject  string        `json:"subject,omitempty"` // untrusted, not escaped
 	Digest   rtmr.Hex      `json:"digest,omitempty"`  // in the Difference's bank
 	Detail   string        `json:"detail"`            // escaped
-	Check    rtmr.Check    `json:"check"`             // whether the data explain the digest
+	Check    rtmr.Check    `json:"check"`             // whether the data explain the digests in all banks compared
 
-	silent bool // there are no data
+	digests []rtmr.Digest // in the comparison's banks, in their order
+	silent  bool          // there are no data
 }
 
 // Diff compares two logs, register by register, since each register is a chain
 // of its own. Two entries are the same measurement if their digests in one
-// bank are.
+// bank are; if no bank is asked for, the other banks that both logs have are
+// then looked at too.
 //
 // What the logs yielded before an error is compared; the errors are in the
 // Difference's Faults, and joined in Diff's own. Without a bank that both have
@@ -161,9 +169,27 @@ func Diff(a, b Source, opts DiffOptions) (*Difference, error) {
 			d.Faults[i] = err
 		}
 	}
-	said := func(c Change) bool { return c.Kind == OtherData && (c.A.silent || c.B.silent) }
-	d.Changes = slices.DeleteFunc(d.Changes, said)
+	for i := range d.Changes {
+		d.Changes[i].tellBanks()
+	}
+	d.Changes = slices.DeleteFunc(d.Changes, func(c Change) bool {
+		return c.Kind == OtherData && (c.A.silent || c.B.silent)
+	})
 	return d, errors.Join(d.Faults[:]...)
+}
+
+// tellBanks makes OtherBank of what differs in another bank, which the first
+// reading cannot tell from other data.
+func (c *Change) tellBanks() {
+	if c.Kind != OtherData {
+		return
+	}
+	for i, d := range c.A.digests {
+		if i < len(c.B.digests) && !d.Equal(c.B.digests[i]) { // B has fewer if it could not be read again
+			c.Kind = OtherBank
+			c.Banks = append(c.Banks, d.Alg)
+		}
+	}
 }
 
 // logged returns the entries of one log that differ, in the log's order.
@@ -210,7 +236,7 @@ func (c *comparison) describe(src Source, wanted []*Logged) error {
 			return &rtmr.SyntaxError{Offset: m.Offset, Entry: m.Index, Field: "digests",
 				Err: fmt.Errorf("%x, expected %s as before: the log changed while it was read", d.Sum, w.Digest)}
 		}
-		w.describe(&m, d)
+		w.describe(&m, c.digestsOf(&m))
 		if wanted = wanted[1:]; len(wanted) == 0 {
 			return nil
 		}
@@ -218,7 +244,7 @@ func (c *comparison) describe(src Source, wanted []*Logged) error {
 	return fmt.Errorf("entry %d is gone: the log changed while it was read", wanted[0].Index)
 }
 
-func (l *Logged) describe(m *rtmr.Measurement, d rtmr.Digest) {
+func (l *Logged) describe(m *rtmr.Measurement, digests []rtmr.Digest) {
 	l.Offset = m.Offset
 	if m.Entry == nil {
 		l.silent = true
@@ -226,7 +252,11 @@ func (l *Logged) describe(m *rtmr.Measurement, d rtmr.Digest) {
 	}
 	l.Type, l.Detail, l.Subject = m.Entry.Type(), m.Entry.Detail(), subjectOf(m.Entry)
 	l.silent = len(m.Entry.Data()) == 0
-	if !m.NoAction {
-		l.Check, _ = m.Entry.Verify(d)
+	for _, d := range digests {
+		if d.Sum != nil {
+			check, _ := m.Entry.Verify(d)
+			l.Check = max(l.Check, check) // Contradicts is above Verified
+		}
+		l.digests = append(l.digests, rtmr.Digest{Alg: d.Alg, Sum: slices.Clone(d.Sum)})
 	}
 }

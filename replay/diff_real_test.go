@@ -61,6 +61,41 @@ func TestDiffListsOfTwoBanks(t *testing.T) {
 	}
 }
 
+// A template hash that was altered in the list, while the data were not: what
+// is recomputed in another bank is the same, the list's own bank is not.
+func TestDiffAlteredTemplateHash(t *testing.T) {
+	path := fixture("sig-6.12", "ima.bin")
+	list := imaFile(t, path)
+	offset := int64(0)
+	for m := range list() {
+		if m.Index == 7 {
+			offset = m.Offset
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[offset+4] ^= 1 // behind the PCR
+	altered := filepath.Join(t.TempDir(), "altered.bin")
+	if err := os.WriteFile(altered, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := replay.Diff(list, imaFile(t, altered), replay.DiffOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range d.Changes {
+		if c.Kind != replay.OtherBank || c.A.Index != 7 || !slices.Equal(c.Banks, []rtmr.Alg{rtmr.SHA1}) ||
+			c.A.Check != rtmr.Verified || c.B.Check != rtmr.Contradicts {
+			t.Errorf("%q in %v, A %s, B %s", told(d.Changes), c.Banks, c.A.Check, c.B.Check)
+		}
+	}
+	if d.Same() || len(d.Changes) != 1 {
+		t.Errorf("same %v, %d changes", d.Same(), len(d.Changes))
+	}
+}
+
 // The rest of a list that was trimmed is the list's end: all that is removed
 // stood before all that is left.
 func TestDiffTrimmedList(t *testing.T) {

@@ -77,7 +77,7 @@ func sourceOf(ms []rtmr.Measurement) replay.Source {
 // told writes changes as "- 1 pcr8 x", "~ 1 2 pcr8 x=1".
 func told(changes []replay.Change) (out []string) {
 	for _, c := range changes {
-		s := string("-+~>="[c.Kind])
+		s := string("-+~>=!"[c.Kind])
 		for _, l := range []*replay.Logged{c.A, c.B} {
 			if l != nil {
 				s += fmt.Sprintf(" %d %s %s", l.Index, l.Register, l.Detail)
@@ -157,6 +157,36 @@ func TestDiffContradiction(t *testing.T) {
 	}
 	if d.Same() || len(d.Changes) != 1 || d.Changes[0].A.Check != rtmr.Verified || d.Changes[0].B.Check != rtmr.Contradicts {
 		t.Errorf("same %v, %+v", d.Same(), d.Changes)
+	}
+}
+
+// A digest that was altered in a weaker bank than the one compared is found.
+func TestDiffOtherBank(t *testing.T) {
+	log := func(weak string) replay.Source {
+		var ms []rtmr.Measurement
+		for i, s := range []string{"pcr0 a", "pcr0 b", "pcr0 c"} {
+			m := entry(s)
+			sum := sha1.Sum([]byte(s))
+			if i == 1 {
+				sum = sha1.Sum([]byte(weak))
+			}
+			m.Index, m.Digests = i, append(m.Digests, rtmr.Digest{Alg: rtmr.SHA1, Sum: sum[:]})
+			ms = append(ms, m)
+		}
+		return sourceOf(ms)
+	}
+	d, err := replay.Diff(log("x"), log("y"), replay.DiffOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Same() || d.Bank != rtmr.SHA256 || len(d.Changes) != 1 {
+		t.Fatalf("same %v in %s, %q", d.Same(), d.Bank, told(d.Changes))
+	}
+	if c := d.Changes[0]; c.Kind != replay.OtherBank || c.A.Index != 1 || !slices.Equal(c.Banks, []rtmr.Alg{rtmr.SHA1}) {
+		t.Errorf("%q in %v", told(d.Changes), c.Banks)
+	}
+	if d, err = replay.Diff(log("x"), log("y"), replay.DiffOptions{Bank: rtmr.SHA256}); err != nil || !d.Same() {
+		t.Errorf("in SHA-256 alone: %v, %q", err, told(d.Changes))
 	}
 }
 
@@ -446,7 +476,7 @@ func checkDiff(t *testing.T, a, b []byte) {
 	if there.Same() != slices.Equal(a, b) || back.Same() != there.Same() {
 		t.Fatalf("%v and %v: same %v, and the other way %v", a, b, there.Same(), back.Same())
 	}
-	var count, mirrored [5]int
+	var count, mirrored [6]int
 	for _, c := range there.Changes {
 		count[c.Kind]++
 	}

@@ -32,17 +32,19 @@ entries that differ, one a line, with index, register, type, digest and detail:
   >  the same digest in another place or register; order alone makes another
      register value, so this is a difference too
   =  the same digest in the same place, with other data; the line below is B's
+  !  the same digest in the same place, and not in another bank (without --bank)
 
 Of entries that extend nothing (EV_NO_ACTION) differences are listed apart.
 
 Exit status: 0 the registers go the same way and no digest is explained in two
 ways; 1 they differ; 2 input or usage.
 
---json prints one object: logs (path, format, events, warnings), bank, same, counts (by kind),
-registers (register, agree, and for a and b: events, parts, value, locality),
-changes and unmeasured (kind, and a, b: index, offset, register, type, subject,
-digest, detail, check). kind is removed, added, changed, moved or other-data;
-parts is the index of the first entry at which a register's values part, or null.`
+--json prints one object: logs (path, format, events, warnings), bank, same,
+counts (by kind), registers (register, agree, and for a and b: events, parts,
+value, locality), changes and unmeasured (kind, banks, and a, b: index, offset,
+register, type, subject, digest, detail, check). kind is removed, added,
+changed, moved, other-data or other-bank; parts is the index of the first entry
+at which a register's values part, or null.`
 
 func newDiff() *cobra.Command {
 	var in inputFlags

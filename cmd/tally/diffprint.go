@@ -178,7 +178,7 @@ func printRegister(w io.Writer, r *replay.RegisterDifference) {
 
 func printChanges(w io.Writer, changes []replay.Change) {
 	for _, c := range changes {
-		mark := "-+~>="[c.Kind]
+		mark := "-+~>=!"[c.Kind]
 		switch c.Kind {
 		case replay.Removed:
 			printLogged(w, mark, c.A, "")
@@ -190,6 +190,9 @@ func printChanges(w io.Writer, changes []replay.Change) {
 				to = fmt.Sprintf("[to %s, entry %d] ", c.B.Register, c.B.Index)
 			}
 			printLogged(w, mark, c.A, to)
+		case replay.OtherBank:
+			printLogged(w, mark, c.A, fmt.Sprintf("[differs in %s] ", bankNames(c.Banks)))
+			printLogged(w, ' ', c.B, "")
 		default:
 			printLogged(w, mark, c.A, "")
 			printLogged(w, ' ', c.B, "")
@@ -210,10 +213,18 @@ func printLogged(w io.Writer, mark byte, l *replay.Logged, said string) {
 	fmt.Fprintf(w, "%s %5d %-6s %-34s %-12.12s %s%s\n", colouredMark(mark), l.Index, l.Register, l.Type, digest, said, l.Detail)
 }
 
+func bankNames(banks []rtmr.Alg) string {
+	var names []string
+	for _, b := range banks {
+		names = append(names, b.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 func colouredMark(mark byte) string {
 	switch mark {
-	case '-':
-		return bad("-")
+	case '-', '!':
+		return bad(string(mark))
 	case '+':
 		return good("+")
 	}
