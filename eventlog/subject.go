@@ -6,18 +6,16 @@ import (
 	"strings"
 )
 
-// maxSubject bounds the length in bytes of a subject that is text of an event.
-const maxSubject = 256
-
 // Subject names what the event is about, so that events about one thing can
 // be set side by side though their digests differ: a UEFI variable by its GUID
 // and name, an image by its file's path without the device, a GRUB command by
 // its name, a kernel by its path without the version, a section of a unified
 // kernel image by its name, a tagged event by its tag, dstack's by its name,
-// and any other by its type. It is not escaped, and as untrusted as the data.
+// and any other by its type. It has at most 4 KiB, is not escaped, and is as
+// untrusted as the data.
 func (e *Event) Subject() string {
 	if s, ok := e.subject(); ok {
-		return s
+		return cut(s, maxDetail)
 	}
 	return e.Type()
 }
@@ -40,7 +38,7 @@ func (e *Event) subject() (string, bool) {
 	case EVIPL:
 		return iplSubject(b)
 	case EVAction, EVEFIAction:
-		return cut(string(b), maxSubject), isText(b)
+		return string(b), isText(b)
 	case EVEventTag:
 		return tagSubject(b)
 	case EVDstack:
@@ -112,7 +110,7 @@ func iplSubject(b []byte) (string, bool) {
 	case strings.HasPrefix(text, "/"), strings.HasPrefix(text, "("):
 		text = fileSubject(text)
 	}
-	return cut(text, maxSubject), true
+	return text, true
 }
 
 // commandSubject is a GRUB command without its arguments, but for those that

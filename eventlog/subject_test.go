@@ -1,6 +1,7 @@
 package eventlog_test
 
 import (
+	"strings"
 	"testing"
 
 	"tallystick/eventlog"
@@ -78,9 +79,23 @@ func TestSubject(t *testing.T) {
 func TestSubjectOfRealLogs(t *testing.T) {
 	for path, b := range realLogs(t) {
 		for m, e := range events(t, b) {
-			if s := e.Subject(); s == "" || len(s) > 1<<12 {
+			if s := e.Subject(); s == "" || len(s) > 4<<10 {
 				t.Errorf("%s: entry %d, %s: subject of %d bytes", path, m.Index, e.Type(), len(s))
 			}
+		}
+	}
+}
+
+func TestSubjectIsBounded(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	for _, e := range []eventlog.Event{
+		{EventType: eventlog.EVIPL, EventData: []byte(long)},
+		{EventType: eventlog.EVEFIAction, EventData: []byte(long)},
+		{EventType: eventlog.EVDstack, EventData: []byte(long + ":")},
+		{EventType: eventlog.EVEFIVariableBoot, EventData: variableData(efiGlobal, long, nil)},
+	} {
+		if s := e.Subject(); s == e.Type() || len(s) > 4<<10 {
+			t.Errorf("%s: %d bytes", e.Type(), len(s))
 		}
 	}
 }

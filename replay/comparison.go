@@ -23,6 +23,7 @@ type comparison struct {
 	numbers map[string]uint32
 	keys    []string // by number
 	sides   [2]side
+	found   []rtmr.Digest // digestsOf's
 }
 
 // side is one of the logs.
@@ -195,11 +196,13 @@ func (c *comparison) digestOf(m *rtmr.Measurement) (rtmr.Digest, bool) {
 }
 
 // digestsOf returns a measured entry's digests in the banks that are looked
-// at, in their order. Where it has none the Sum is nil.
-func (c *comparison) digestsOf(m *rtmr.Measurement) (out []rtmr.Digest) {
+// at, in their order, valid until the next call. Where it has none the Sum is
+// nil.
+func (c *comparison) digestsOf(m *rtmr.Measurement) []rtmr.Digest {
 	if !extends(m) {
 		return nil
 	}
+	out := c.found[:0]
 	for _, bank := range c.banks {
 		of := rtmr.Digest{Alg: bank}
 		for _, d := range m.Digests {
@@ -209,6 +212,7 @@ func (c *comparison) digestsOf(m *rtmr.Measurement) (out []rtmr.Digest) {
 		}
 		out = append(out, of)
 	}
+	c.found = out
 	return out
 }
 

@@ -521,30 +521,28 @@ func FuzzDiff(f *testing.F) {
 	})
 }
 
-// Lists of a fleet: as long as real ones get, reordered and edited. The counts
-// of what was done to B come out.
-func TestDiffLongLists(t *testing.T) {
-	const n = 100_000
+// fleet makes two hosts' lists of n entries and more: edited, and reordered
+// as neighbours race. edits counts what was done to B.
+func fleet(n int) (a, b []rtmr.Measurement, edits map[replay.ChangeKind]int) {
 	r := rand.New(rand.NewPCG(7, 8))
-	var a, b []rtmr.Measurement
-	want := map[replay.ChangeKind]int{}
+	edits = map[replay.ChangeKind]int{}
 	for i := range n {
 		m := number(i, 0)
 		a = append(a, m)
 		switch r.IntN(100) {
 		case 0:
-			want[replay.Removed]++
+			edits[replay.Removed]++
 		case 1:
 			b = append(b, number(i, 1))
-			want[replay.Changed]++
+			edits[replay.Changed]++
 		case 2:
 			b = append(b, m, number(n+i, 0))
-			want[replay.Added]++
+			edits[replay.Added]++
 		default:
 			b = append(b, m)
 		}
 	}
-	for i := range b[:len(b)-8] { // neighbours race
+	for i := range b[:len(b)-8] {
 		if j := i + r.IntN(8); r.IntN(5) == 0 {
 			b[i], b[j] = b[j], b[i]
 		}
@@ -554,6 +552,12 @@ func TestDiffLongLists(t *testing.T) {
 			ms[i].Index = i
 		}
 	}
+	return a, b, edits
+}
+
+func TestDiffLongLists(t *testing.T) {
+	const n = 100_000
+	a, b, want := fleet(n)
 	d, err := replay.Diff(sourceOf(a), sourceOf(b), replay.DiffOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -570,6 +574,17 @@ func TestDiffLongLists(t *testing.T) {
 	if got[replay.Moved] == 0 || got[replay.Moved] > n/3 {
 		t.Errorf("%d of %d moved", got[replay.Moved], n)
 	}
+}
+
+func BenchmarkDiff(b *testing.B) {
+	const n = 100_000
+	one, other, _ := fleet(n)
+	for b.Loop() {
+		if _, err := replay.Diff(sourceOf(one), sourceOf(other), replay.DiffOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(2*n), "ns/entry")
 }
 
 func number(subject, content int) rtmr.Measurement {
