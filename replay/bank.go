@@ -89,7 +89,7 @@ func has(digests []rtmr.Digest, bank rtmr.Alg) (found, asItself bool) {
 
 func isPaddedSHA1(sum []byte) bool {
 	n := rtmr.SHA1.Size()
-	return len(sum) > n && !slices.ContainsFunc(sum[n:], func(c byte) bool { return c != 0 })
+	return len(sum) > n && !allZero(sum[:n]) && allZero(sum[n:])
 }
 
 func banksOf(digests []rtmr.Digest) (algs []rtmr.Alg) {
@@ -104,7 +104,7 @@ func banksOf(digests []rtmr.Digest) (algs []rtmr.Alg) {
 func strongestDigest(m *rtmr.Measurement) []byte {
 	for _, x := range strongest {
 		for _, d := range m.Digests {
-			if d.Alg == x && slices.ContainsFunc(d.Sum, func(c byte) bool { return c != 0 }) {
+			if d.Alg == x && !allZero(d.Sum) {
 				return d.Sum
 			}
 		}

@@ -115,12 +115,12 @@ func countKinds(changes []replay.Change) (total int, kinds string) {
 
 // diffNotes says what else there is to know.
 func diffNotes(d *replay.Difference, fault error) (notes string) {
-	uncovered, otherKind := 0, false
+	uncovered, beside := 0, false
 	for _, c := range d.Changes {
 		if !c.Matters() {
 			uncovered++
 		}
-		otherKind = otherKind || c.Kind == replay.Moved && c.A.Register.Kind() != c.B.Register.Kind()
+		beside = beside || c.Kind == replay.Moved && isPCR(c.A) != isPCR(c.B)
 	}
 	if uncovered > 0 {
 		notes += fmt.Sprintf("; %s of data that the digest does not cover", counted(uncovered, "difference"))
@@ -128,7 +128,7 @@ func diffNotes(d *replay.Difference, fault error) (notes string) {
 	if n := len(d.Unmeasured); n > 0 {
 		notes += fmt.Sprintf("; %s in what extends nothing", counted(n, "difference"))
 	}
-	if otherKind {
+	if beside {
 		notes += "; PCRs stand beside other registers (--into rtmr takes them for RTMRs)"
 	}
 	if fault != nil {
@@ -136,6 +136,8 @@ func diffNotes(d *replay.Difference, fault error) (notes string) {
 	}
 	return notes
 }
+
+func isPCR(l *replay.Logged) bool { return l.Register.Kind() == rtmr.KindPCR }
 
 func counted(n int, what string) string {
 	if n == 1 {
@@ -191,7 +193,7 @@ func printChanges(w io.Writer, changes []replay.Change) {
 			}
 			printLogged(w, mark, c.A, to)
 		case replay.OtherBank:
-			printLogged(w, mark, c.A, fmt.Sprintf("[differs in %s] ", bankNames(c.Banks)))
+			printLogged(w, mark, c.A, fmt.Sprintf("%v differs ", c.Banks))
 			printLogged(w, ' ', c.B, "")
 		default:
 			printLogged(w, mark, c.A, "")
@@ -211,14 +213,6 @@ func printLogged(w io.Writer, mark byte, l *replay.Logged, said string) {
 		digest = l.Digest.String()
 	}
 	fmt.Fprintf(w, "%s %5d %-6s %-34s %-12.12s %s%s\n", colouredMark(mark), l.Index, l.Register, l.Type, digest, said, l.Detail)
-}
-
-func bankNames(banks []rtmr.Alg) string {
-	var names []string
-	for _, b := range banks {
-		names = append(names, b.String())
-	}
-	return strings.Join(names, ", ")
 }
 
 func colouredMark(mark byte) string {
