@@ -8,4 +8,7 @@
 //	err := f.Log(boot.Measurements())
 //	err = f.Log(list.Measurements())
 //	values := f.Values()
+//
+// [Diff] sets two logs side by side and says what each measured that the other
+// did not, what changed, and what moved.
 package replay
