@@ -94,11 +94,18 @@ func (e *Entry) ContentType() ContentType { return e.content.contentType() }
 func (e *Entry) Type() string { return e.content.typeName() }
 
 // Detail renders the content on one line, after the index if that is an NV one.
+// An IMA entry that the digests show to be a violation says so.
 func (e *Entry) Detail() string {
+	text := e.content.detail()
 	if e.Index.Kind == NVIndex {
-		return e.Index.String() + " " + e.content.detail()
+		text = e.Index.String() + " " + text
 	}
-	return e.content.detail()
+	if _, isIMA := e.content.(imaTemplate); isIMA {
+		if _, is := violation(e.Digests); is {
+			text += " (violation)"
+		}
+	}
+	return text
 }
 
 // Subject names what the record is about, so that records about one thing can

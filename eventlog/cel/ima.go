@@ -53,14 +53,26 @@ func consumes(data []byte, order binary.ByteOrder) bool {
 	return len(data) == 0
 }
 
+// violation reports whether an IMA record is that of a violation, and the byte
+// that it extends: 0xFF, or zero where the kernel was patched for RTMRs. No
+// template hash is all of one byte.
+func violation(digests []rtmr.Digest) (fill byte, ok bool) {
+	if len(digests) == 0 || len(digests[0].Sum) == 0 {
+		return 0, false
+	}
+	fill = digests[0].Sum[0]
+	same := !slices.ContainsFunc(digests[0].Sum, func(b byte) bool { return b != fill })
+	return fill, same && (fill == 0xFF || fill == 0)
+}
+
 // appendBanks appends the digests of banks that a record does not have.
 func (c imaTemplate) appendBanks(digests []rtmr.Digest, banks []rtmr.Alg) []rtmr.Digest {
-	violation := len(digests) > 0 && !slices.ContainsFunc(digests[0].Sum, func(b byte) bool { return b != 0xFF })
+	fill, violation := violation(digests)
 	for _, a := range banks {
 		if !a.Available() || slices.ContainsFunc(digests, func(d rtmr.Digest) bool { return d.Alg == a }) {
 			continue
 		}
-		sum := bytes.Repeat([]byte{0xFF}, a.Size())
+		sum := bytes.Repeat([]byte{fill}, a.Size())
 		if !violation {
 			sum = c.entry.TemplateHash(a)
 		}

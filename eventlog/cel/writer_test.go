@@ -187,6 +187,28 @@ func TestWriteViolation(t *testing.T) {
 	}
 }
 
+// TestReadViolation: a record of a violation says so, and another bank that is
+// asked for gets what the violation extended, not the hash of its data.
+func TestReadViolation(t *testing.T) {
+	for _, fill := range []byte{0xFF, 0} { // 0: a kernel patched for RTMRs
+		log := write(t, cel.TLV, rtmr.Measurement{
+			Register: rtmr.MustParse("pcr10"),
+			Digests:  []rtmr.Digest{{Alg: rtmr.SHA256, Sum: bytes.Repeat([]byte{fill}, 32)}},
+			Entry:    ima.NewEntry("ima-ng", nil, binary.LittleEndian),
+		})
+		r := cel.NewReader(bytes.NewReader(log), cel.TLV)
+		r.Banks = []rtmr.Alg{rtmr.SHA384}
+		for m, err := range r.Measurements() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(m.Digests) != 2 || !bytes.Equal(m.Digests[1].Sum, bytes.Repeat([]byte{fill}, 48)) || !strings.Contains(m.Entry.Detail(), "(violation)") {
+				t.Errorf("%x: %s, %s", fill, m.Digests, m.Entry.Detail())
+			}
+		}
+	}
+}
+
 // TestRecNumPerIndex: CEL counts from 0 for each index.
 func TestRecNumPerIndex(t *testing.T) {
 	var ms []rtmr.Measurement
