@@ -193,10 +193,17 @@ func (r *AAELReader) syntaxError(field string, err error) error {
 	return &SyntaxError{Offset: r.in.Offset(), Entry: r.index, Field: field, Err: err}
 }
 
+// AAELType is the Type of the entries of the agent's text log.
+const AAELType = "AAEL"
+
+// AAELLine returns the entry of one line of the agent's text log, given without
+// its end.
+func AAELLine(line []byte) rtmr.Entry { return &aaelEntry{line: line} }
+
 // aaelEntry is one line of the agent's text log.
 type aaelEntry struct{ line []byte }
 
-func (e *aaelEntry) Type() string   { return "AAEL" }
+func (e *aaelEntry) Type() string   { return AAELType }
 func (e *aaelEntry) Data() []byte   { return e.line }
 func (e *aaelEntry) Detail() string { return rtmr.Escape(cut(string(e.line), maxDetail)) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"tallystick/eventlog"
 	"tallystick/rtmr"
 )
 
@@ -78,7 +79,8 @@ func (c vendor) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 func (c vendor) appendTLV(b []byte) []byte { return appendTLV(b, byte(c.kind), c.value) }
 
 // foreign is an entry of another log that no content of CEL's fits: its type's
-// name and its data, for display. It claims nothing of the digest.
+// name and its data, for display. It claims nothing of the digest, unless it
+// is a line of the attestation agent's text log.
 type foreign struct {
 	name  string
 	value []byte
@@ -98,13 +100,25 @@ func parseForeign(n node) (content, error) {
 	return foreign{name, data}, err
 }
 
-func (c foreign) contentType() ContentType                { return ContentTallystick }
-func (c foreign) typeName() string                        { return rtmr.Escape(c.name) }
-func (c foreign) detail() string                          { return shortHex(c.value) }
-func (c foreign) subject() string                         { return c.name }
-func (c foreign) data() []byte                            { return c.value }
-func (c foreign) unmeasured() bool                        { return false }
-func (c foreign) verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
+func (c foreign) contentType() ContentType { return ContentTallystick }
+func (c foreign) typeName() string         { return rtmr.Escape(c.name) }
+func (c foreign) subject() string          { return c.name }
+func (c foreign) data() []byte             { return c.value }
+func (c foreign) unmeasured() bool         { return false }
+
+func (c foreign) detail() string {
+	if c.name == eventlog.AAELType {
+		return eventlog.AAELLine(c.value).Detail()
+	}
+	return shortHex(c.value)
+}
+
+func (c foreign) verify(d rtmr.Digest) (rtmr.Check, []byte) {
+	if c.name == eventlog.AAELType {
+		return eventlog.AAELLine(c.value).Verify(d)
+	}
+	return rtmr.CannotCheck, nil
+}
 
 func (c foreign) appendTLV(b []byte) []byte {
 	return appendNested(b, byte(ContentTallystick), func(b []byte) []byte {
