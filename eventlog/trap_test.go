@@ -5,13 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"tallystick/eventlog"
+	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
 
@@ -265,17 +265,13 @@ func TestReaderMalformed(t *testing.T) {
 
 // TestReaderRealTraps: genuine logs in which the traps were found.
 func TestReaderRealTraps(t *testing.T) {
-	const goEventlog = "github.com/google/go-eventlog@v0.0.2/testdata/"
 	for _, c := range []struct{ trap, file, warns string }{
-		{"separator_of_rtmr1_under_rtmr0", goEventlog + "eventlogs/ccel/cos-113-intel-tdx-dupe-separator.bin", "none of RTMR1"},
-		{"exit_boot_services_missing", goEventlog + "legacydata/ebs_event_missing_eventlog", "final events table"},
+		{"separator_of_rtmr1_under_rtmr0", "testdata/eventlogs/ccel/cos-113-intel-tdx-dupe-separator.bin", "none of RTMR1"},
+		{"exit_boot_services_missing", "testdata/legacydata/ebs_event_missing_eventlog", "final events table"},
 	} {
 		t.Run(c.trap, func(t *testing.T) {
-			b, err := os.ReadFile(filepath.Join(moduleCache(), filepath.FromSlash(c.file)))
-			if err != nil {
-				t.Skip("go-eventlog is not in the module cache")
-			}
-			_, r, err := readLines(b)
+			path := filepath.Join(testlogs.ModuleDir(t, testlogs.GoEventlog), filepath.FromSlash(c.file))
+			_, r, err := readLines(testlogs.Read(t, path))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,14 +1,10 @@
 package replay_test
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
+	"strings"
 	"testing"
 
-	"tallystick/eventlog"
-	"tallystick/ima"
-	"tallystick/replay"
+	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
 
@@ -17,32 +13,29 @@ const corpus = "../../shared/corpus"
 // TestCorpus folds third-party logs to the values that an independent parser
 // found, and where a source publishes values, to those.
 func TestCorpus(t *testing.T) {
-	index, err := os.ReadFile(filepath.Join(corpus, "index.json"))
-	if err != nil {
+	files := testlogs.Corpus(t)
+	if files == nil {
 		t.Skip("../shared/corpus is not here")
 	}
-	var rows []struct {
-		File, Kind string
-		Expected   struct {
-			Banks map[string]map[string]string
-		}
-	}
-	if err := json.Unmarshal(index, &rows); err != nil {
-		t.Fatal(err)
-	}
 	folded := 0
-	for _, row := range rows {
-		if row.Kind == "ima-ascii" || len(row.Expected.Banks) == 0 {
+	for _, row := range files {
+		if row.Format() == "" || row.Format() == "ima-ascii" {
 			continue
 		}
 		folded++
 		t.Run(row.File, func(t *testing.T) {
-			values := foldFile(t, filepath.Join(corpus, row.File), row.Kind)
+			l := testlogs.CorpusLog(t, row.File)
 			for bank, regs := range row.Expected.Banks {
-				alg, err := rtmr.ParseAlg(bank)
+				name, padded := strings.CutSuffix(bank, "_zero_padded")
+				alg, err := rtmr.ParseAlg(name)
 				if err != nil || !alg.Available() {
-					continue // sm3_256, and the index's own *_zero_padded
+					continue // sm3_256
 				}
+				profile := ""
+				if padded {
+					profile = "padded-sha1:" + name // its violation is 0xFF over the whole digest
+				}
+				values := fold(t, profile, l).Values()
 				for name, want := range regs {
 					reg, err := rtmr.ParseRegister(name)
 					if err != nil {
@@ -63,34 +56,4 @@ func TestCorpus(t *testing.T) {
 	if folded < 8 {
 		t.Errorf("only %d logs in the corpus have expected values", folded)
 	}
-}
-
-func foldFile(t *testing.T, path, kind string) rtmr.Values {
-	t.Helper()
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	f := replay.New(replay.Options{})
-	switch kind {
-	case "ima-binary":
-		r, rerr := ima.NewReader(file, ima.Options{Banks: []rtmr.Alg{rtmr.SHA256, rtmr.SHA384, rtmr.SHA512}})
-		if rerr != nil {
-			t.Fatal(rerr)
-		}
-		_, err = f.Log(r.Measurements())
-	case "dstack-eventlog-json":
-		_, err = f.Log(eventlog.NewDstackReader(file).Measurements())
-	default:
-		r, rerr := eventlog.NewReader(file, eventlog.Options{})
-		if rerr != nil {
-			t.Fatal(rerr)
-		}
-		_, err = f.Log(r.Measurements())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.Values()
 }

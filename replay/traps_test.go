@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tallystick/eventlog"
+	"tallystick/internal/testlogs"
 	"tallystick/replay"
 	"tallystick/rtmr"
 )
@@ -35,16 +36,12 @@ func TestReplayRealTraps(t *testing.T) {
 			"e3579705477c2855a75f4127123fff3cd4f05a3b2442fda8829f95ea81ce308c"},
 	} {
 		t.Run(c.trap, func(t *testing.T) {
-			path := filepath.Join(corpus, c.file)
-			if _, err := os.Stat(path); err != nil {
-				t.Skip("../shared/corpus is not here")
-			}
-			kind := map[bool]string{true: "dstack-eventlog-json"}[strings.HasSuffix(c.file, ".json")]
+			l := testlogs.CorpusLog(t, c.file)
 			alg, err := rtmr.ParseAlg(c.alg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := foldFile(t, path, kind)[alg][rtmr.MustParse(c.reg)].String(); got != c.want {
+			if got := fold(t, "", l).Values()[alg][rtmr.MustParse(c.reg)].String(); got != c.want {
 				t.Errorf("%s %s: got %s, want %s", c.alg, c.reg, got, c.want)
 			}
 		})
