@@ -19,7 +19,7 @@ const (
 
 var hashes = map[uint16]crypto.Hash{SHA1: crypto.SHA1, SHA256: crypto.SHA256, SHA384: crypto.SHA384}
 
-// Event types of TCG PFP 1.06 §10.4.1 that the assembled logs use.
+// Event types of TCG PFP 1.05 §10.4.1 that the assembled logs use.
 const (
 	NoAction     = 0x00000003
 	Separator    = 0x00000004
