@@ -218,19 +218,3 @@ func TestAAEL(t *testing.T) {
 		}
 	}
 }
-
-func FuzzDetail(f *testing.F) {
-	for _, b := range [][]byte{
-		variableData(efiGlobal, "Boot0001", []byte("\x01\x00\x00\x00\x00\x00d\x00\x00\x00")),
-		variableData(efiGlobal, "BootOrder", []byte{1, 0}),
-		taggedData(0x4141454C, "a b c"), utf16le("root=a\x00"), []byte("grub_cmd: boot\x00"),
-	} {
-		for _, typ := range []eventlog.EventType{eventlog.EVIPL, eventlog.EVEventTag, eventlog.EVEFIVariableBoot, eventlog.EVEFIVariableAuthority} {
-			f.Add(uint32(typ), b)
-		}
-	}
-	f.Fuzz(func(t *testing.T, typ uint32, data []byte) {
-		e := eventlog.Event{EventType: eventlog.EventType(typ), EventData: data}
-		checkLine(t, e.Detail())
-	})
-}

@@ -96,23 +96,3 @@ func TestDetectRefusesZeros(t *testing.T) {
 		t.Errorf("64 zero bytes are recognised as %s", f)
 	}
 }
-
-func FuzzReader(f *testing.F) {
-	f.Add(bootLog(f))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := eventlog.NewReader(bytes.NewReader(b), eventlog.Options{})
-		if err != nil {
-			return
-		}
-		total := 0
-		for m, err := range r.Measurements() {
-			if err != nil {
-				break
-			}
-			total += len(m.Entry.Data())
-		}
-		if total > len(b) {
-			t.Errorf("%d bytes of event data in a log of %d", total, len(b))
-		}
-	})
-}
