@@ -34,6 +34,7 @@ type dstackRecord struct {
 // of the former, whose EventData are nil then, and the digest of the latter,
 // which is computed here (cc-eventlog, tdx.rs, TdxEvent::stripped).
 type DstackReader struct {
+	src    watched
 	dec    *json.Decoder
 	index  int
 	event  Event
@@ -55,17 +56,34 @@ func DetectDstack(prefix []byte) bool {
 
 // NewDstackReader returns a reader of src.
 func NewDstackReader(src io.Reader) *DstackReader {
-	return &DstackReader{dec: json.NewDecoder(src)}
+	r := &DstackReader{src: watched{src: src}}
+	r.dec = json.NewDecoder(&r.src)
+	return r
+}
+
+// watched remembers an error of the source, which the decoder reports as its own.
+type watched struct {
+	src io.Reader
+	err error
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.src.Read(p)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
 }
 
 // Warnings returns nil: the format leaves nothing to be odd about.
 func (r *DstackReader) Warnings() []string { return nil }
 
-// Measurements yields the log's events in order, as Reader.Measurements does.
+// Measurements yields the log's events in order, as Reader.Measurements does;
+// an error of the source it yields as it is.
 func (r *DstackReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 	return func(yield func(rtmr.Measurement, error) bool) {
 		if t, err := r.dec.Token(); err != nil || t != json.Delim('[') {
-			yield(rtmr.Measurement{}, r.syntaxError("log", errors.New("expected a JSON array")))
+			yield(rtmr.Measurement{}, r.syntaxError(0, "log", errors.New("expected a JSON array")))
 			return
 		}
 		for r.dec.More() {
@@ -76,31 +94,35 @@ func (r *DstackReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 			r.index++
 		}
 		if _, err := r.dec.Token(); err != nil {
-			yield(rtmr.Measurement{}, r.syntaxError("log", fmt.Errorf("%w, expected the end of the array", err)))
+			yield(rtmr.Measurement{}, r.syntaxError(r.dec.InputOffset(), "log", fmt.Errorf("%w, expected the end of the array", err)))
 			return
 		}
 		if _, err := r.dec.Token(); err != io.EOF {
-			yield(rtmr.Measurement{}, r.syntaxError("log", errors.New("more after the array's end")))
+			yield(rtmr.Measurement{}, r.syntaxError(r.dec.InputOffset(), "log", errors.New("more after the array's end")))
 		}
 	}
 }
 
 func (r *DstackReader) next() (m rtmr.Measurement, err error) {
-	offset := r.dec.InputOffset()
+	var raw json.RawMessage
+	if err := r.dec.Decode(&raw); err != nil {
+		return m, r.syntaxError(r.dec.InputOffset(), "record", err)
+	}
+	offset := r.dec.InputOffset() - int64(len(raw))
 	var rec dstackRecord
-	if err := r.dec.Decode(&rec); err != nil {
-		return m, r.syntaxError("record", err)
+	if err := json.Unmarshal(raw, &rec); err != nil {
+		return m, r.mistyped(offset, err)
 	}
 	if rec.IMR == nil || rec.Type == nil {
-		return m, r.syntaxError("record", errors.New("expected an imr and an event_type"))
+		return m, r.syntaxError(offset, "record", errors.New("expected an imr and an event_type"))
 	}
 	reg, ok := rtmr.Index(*rec.IMR).RTMR()
 	if !ok {
-		return m, r.syntaxError("imr", fmt.Errorf("%d, expected 0 to 3", *rec.IMR))
+		return m, r.syntaxError(offset, "imr", fmt.Errorf("%d, expected 0 to 3", *rec.IMR))
 	}
 	payload, err := hex.DecodeString(rec.Payload)
 	if err != nil {
-		return m, r.syntaxError("event_payload", err)
+		return m, r.syntaxError(offset, "event_payload", err)
 	}
 	r.event = Event{MRIndex: *rec.IMR + 1, EventType: EventType(*rec.Type), EventData: payload}
 	switch {
@@ -111,7 +133,7 @@ func (r *DstackReader) next() (m rtmr.Measurement, err error) {
 	}
 	sum, err := r.sum(&rec, payload)
 	if err != nil {
-		return m, r.syntaxError("digest", err)
+		return m, r.syntaxError(offset, "digest", err)
 	}
 	r.digest[0] = rtmr.Digest{Alg: rtmr.SHA384, Sum: sum}
 	r.event.Digests = r.digest[:]
@@ -134,7 +156,7 @@ func (r *DstackReader) sum(rec *dstackRecord, payload []byte) ([]byte, error) {
 	}
 	sum, err := hex.DecodeString(rec.Digest)
 	if err != nil || len(sum) != rtmr.SHA384.Size() {
-		return nil, fmt.Errorf("%q, expected %d hexadecimal digits", rec.Digest, 2*rtmr.SHA384.Size())
+		return nil, fmt.Errorf("%.100q, expected %d hexadecimal digits", rec.Digest, 2*rtmr.SHA384.Size())
 	}
 	return sum, nil
 }
@@ -195,6 +217,19 @@ func (e *Event) verifyDstack(d rtmr.Digest) (rtmr.Check, []byte) {
 	return mustBe(d, v1)
 }
 
-func (r *DstackReader) syntaxError(field string, err error) error {
-	return &SyntaxError{Offset: r.dec.InputOffset(), Entry: r.index, Field: field, Err: err}
+// mistyped reports a record whose members are not of the types that they have
+// in dstack's log; the decoder's error would quote a number however long.
+func (r *DstackReader) mistyped(offset int64, err error) error {
+	var te *json.UnmarshalTypeError
+	if errors.As(err, &te) && te.Field != "" {
+		return r.syntaxError(offset, te.Field, fmt.Errorf("JSON %.40s, expected %s", te.Value, te.Type))
+	}
+	return r.syntaxError(offset, "record", errors.New("expected a JSON object"))
+}
+
+func (r *DstackReader) syntaxError(offset int64, field string, err error) error {
+	if r.src.err != nil {
+		return r.src.err
+	}
+	return &SyntaxError{Offset: offset, Entry: r.index, Field: field, Err: err}
 }

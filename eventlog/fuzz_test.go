@@ -100,6 +100,7 @@ func FuzzReader(f *testing.F) {
 	for _, log := range seedLogs(f) {
 		for format := range uint8(4) {
 			f.Add(log, format, uint16(len(log)/2))
+			f.Add(log, format, uint16(40)) // within a Spec ID event
 		}
 	}
 	f.Fuzz(func(t *testing.T, log []byte, format uint8, cut uint16) {
@@ -147,6 +148,7 @@ func FuzzDstack(f *testing.F) {
 		`[{"imr":0,"event_type":4,"digest":"` + seedDigest384 + `","event":"","event_payload":"00000000"},` + "\n" +
 			` {"imr":3,"event_type":134217729,"digest":"` + seedDigest384 + `","event":"app-id","event_payload":"0102"}]`,
 		`[]`, `[{"imr":4,"event_type":1}]`, `[{"imr":0,"event_type":1,"digest":"00"}`, `{"imr":0,"event_type":1}`,
+		`[{"imr":` + strings.Repeat("1", 2000) + `}]`, `[1]`,
 		`[{"imr":3,"event_type":134217729,"digest":"` + seedDigest384 + `","event":"` + "\xff\\u001b" + `","event_payload":""}] []`,
 	} {
 		f.Add([]byte(log), uint16(len(log)/2))
