@@ -69,6 +69,14 @@ func peekHeader(prefix []byte) (data []byte, n int, ok bool) {
 	return data, n, bytes.HasPrefix(data, []byte(specIDSignature)) || isAgentHeader(data)
 }
 
+// looksLikeHeader reports whether a log begins with an EV_NO_ACTION record in
+// the SHA-1 form: a Spec ID event, be it cut short or damaged. Its digest is of
+// zeros, where a crypto-agile record would have its digests' count.
+func looksLikeHeader(prefix []byte) bool {
+	return len(prefix) >= 12 && EventType(binary.LittleEndian.Uint32(prefix[4:])) == EVNoAction &&
+		binary.LittleEndian.Uint32(prefix[8:]) == 0
+}
+
 // looksLikeCC tells a CC log by the records behind its header, up to padding.
 func looksLikeCC(records []byte, spec SpecID) bool {
 	seen := false

@@ -77,14 +77,19 @@ func NewReader(src io.Reader, opts Options) (*Reader, error) {
 // algorithms' sizes.
 func (r *Reader) readSpecID() error {
 	prefix, _ := r.in.Peek(DetectSize)
+	at := min(sha1Header, len(prefix))
 	data, _, ok := peekHeader(prefix)
-	if !ok {
+	switch {
+	case ok:
+	case looksLikeHeader(prefix):
+		data = prefix[at:]
+	default:
 		r.warn("no Spec ID event: a headerless log, read by the standard digest sizes")
 		return nil
 	}
 	spec, err := ParseSpecID(data)
 	if err != nil {
-		return r.syntaxError(sha1Header, "Spec ID event", err)
+		return r.syntaxError(at, "Spec ID event", err)
 	}
 	spec.VendorInfo = bytes.Clone(spec.VendorInfo)
 	r.spec = spec

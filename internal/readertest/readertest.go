@@ -94,7 +94,7 @@ func Check(t *testing.T, open Open, log []byte, expansion int) []Entry {
 	} {
 		got, gotErr := Read(open, src)
 		if !slices.Equal(got, entries) || fmt.Sprint(gotErr) != fmt.Sprint(err) {
-			t.Errorf("%s: %d entries and %v\n%+v\nexpected %d and %v\n%+v", name, len(got), gotErr, got, len(entries), err, entries)
+			t.Errorf("%s: %d entries and %v, expected %d and %v%s", name, len(got), gotErr, len(entries), err, difference(got, entries))
 		}
 	}
 	return entries
@@ -113,7 +113,7 @@ func CheckPrefix(t *testing.T, open Open, log []byte, cut int, entries []Entry) 
 	} {
 		got, err := Read(open, io.MultiReader(bytes.NewReader(log[:cut]), tail))
 		if len(got) > len(entries) || !slices.Equal(got, entries[:len(got)]) {
-			t.Errorf("%s at %d of %d: %d entries\n%+v\nexpected a prefix of %d\n%+v", name, cut, len(log), len(got), got, len(entries), entries)
+			t.Errorf("%s at %d of %d: %d entries, expected a prefix of %d%s", name, cut, len(log), len(got), len(entries), difference(got, entries))
 		}
 		if name == "cut" {
 			checkError(t, err, len(got), cut)
@@ -121,6 +121,19 @@ func CheckPrefix(t *testing.T, open Open, log []byte, cut int, entries []Entry) 
 			t.Errorf("source failed at %d of %d: %v", cut, len(log), err)
 		}
 	}
+}
+
+// difference shows the first entry that is not as expected.
+func difference(got, want []Entry) string {
+	for i := range got {
+		if i >= len(want) {
+			return fmt.Sprintf("\n%d is %+q", i, got[i])
+		}
+		if got[i] != want[i] {
+			return fmt.Sprintf("\n%d is %+q\nexpected %+q", i, got[i], want[i])
+		}
+	}
+	return ""
 }
 
 func isSyntax(err error) bool {
