@@ -40,8 +40,8 @@ func NewEntry(template string, data []byte, order binary.ByteOrder) *Entry {
 // format string such as "d-ng|n-ng|sig" for a custom one.
 func (e *Entry) Template() string { return e.template }
 
-// Type returns the template's name.
-func (e *Entry) Type() string { return e.template }
+// Type returns the template's name, escaped: CEL's content may give any.
+func (e *Entry) Type() string { return rtmr.Escape(e.template) }
 
 // Data returns the template data: what the template hash is a hash of.
 func (e *Entry) Data() []byte { return e.data }
