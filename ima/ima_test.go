@@ -183,28 +183,3 @@ func TestPrefixDelivery(t *testing.T) {
 		}
 	}
 }
-
-func FuzzReader(f *testing.F) {
-	f.Add(record(binary.LittleEndian, 10, "ima-ng", ng(binary.LittleEndian, "/bin/sh")))
-	f.Add(record(binary.BigEndian, 10, "ima-sig", ng(binary.BigEndian, "/bin/sh")))
-	f.Add([]byte("\n\x00\x00\x00aaaaaaaaaaaaaaaaaaaa\x03\x00\x00\x00imabbbbbbbbbbbbbbbbbbbb\x01\x00\x00\x00c"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := ima.NewReader(bytes.NewReader(b), ima.Options{Banks: []rtmr.Alg{rtmr.SHA256}})
-		if err != nil {
-			return
-		}
-		total := 0
-		for m, err := range r.Measurements() {
-			if err != nil {
-				return
-			}
-			total += len(m.Entry.Data())
-			m.Entry.Detail()
-			m.Entry.(*ima.Entry).BootAggregate()
-			m.Entry.Verify(m.Digests[0])
-		}
-		if total > len(b) {
-			t.Errorf("%d bytes of template data in a list of %d", total, len(b))
-		}
-	})
-}
