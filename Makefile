@@ -1,15 +1,25 @@
-.PHONY: build test lint demo
+.PHONY: build test lint fuzz vuln demo
+
+# How long make fuzz takes for each target.
+FUZZTIME = 1m
 
 build:
 	go build -o tally ./cmd/tally
 
 test:
-	go test ./...
+	go test $(TESTFLAGS) ./...
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+# Known vulnerabilities in dependencies; needs the vulnerability database's server.
+vuln:
+	go tool govulncheck ./...
 
 demo: build
 	./tally demo
