@@ -89,6 +89,7 @@ func FuzzReader(f *testing.F) {
 	for _, list := range seedLists(f) {
 		for i, profile := range []string{"", "padded-sha1", "padded-sha1:sha384,violation-zero", "rtmr-column"} {
 			f.Add(list, profile, uint8(1<<i|8), uint16(len(list)-3))
+			f.Add(list, profile, uint8(1<<i), uint16(53)) // between a digest and the name behind it
 		}
 	}
 	f.Fuzz(func(t *testing.T, list []byte, profile string, banks uint8, cut uint16) {

@@ -152,44 +152,56 @@ func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
 }
 
 // parseIMA parses the template "ima": digest[20], u32 length, name. With
-// ima_hash=md5 the digest has 16 bytes; the length that then stands four
-// bytes earlier tells, or the hash where both would do.
+// ima_hash=md5 the digest has 16 bytes: if the template hash proves it, or if
+// what stands behind 20 bytes can be no length. As long as either could still
+// be, the record is short, for it must not depend on where the buffer ends.
 func (l Layout) parseIMA(b []byte, at int, rec record, e *Entry) (record, int, status) {
-	var tried status = bad
-	for _, d := range []int{20, 16} {
-		if len(b) < at+d+4 {
-			tried = short
-			continue
+	end, st := l.imaEnd(b, at, 20)
+	if st == whole {
+		e.setIMA(b[at:end], 20)
+		if c, _ := e.Verify(e.recorded); c != rtmr.Contradicts {
+			return rec, end, whole
 		}
-		n := l.Order.Uint32(b[at+d:])
-		if n > imaNameSize {
-			continue
-		}
-		end := at + d + 4 + int(n)
-		if len(b) < end {
-			tried = short
-			continue
-		}
-		e.data = append(append(make([]byte, 0, d+int(n)), b[at:at+d]...), b[at+d+4:end]...)
-		e.md5 = d == 16
-		c, _ := e.Verify(e.recorded)
-		if d == 20 && c == rtmr.Contradicts && l.Order.Uint32(b[at+16:]) <= imaNameSize && l.md5Proven(b, at, e) {
-			continue
-		}
+	}
+	short16, proven := *e, false
+	end16, st16 := l.imaEnd(b, at, 16)
+	if st16 == whole {
+		short16.setIMA(b[at:end16], 16)
+		c, _ := short16.Verify(e.recorded)
+		proven = c == rtmr.Verified
+	}
+	switch {
+	case proven, st == bad && st16 == whole:
+		*e = short16
+		return rec, end16, whole
+	case st == short || st16 == short:
+		return rec, 0, short
+	case st == whole:
 		return rec, end, whole
 	}
 	rec.at, rec.field, rec.want = at+20, "event name length", "at most 256"
-	return rec, 0, tried
+	rec.got = uint64(l.Order.Uint32(b[at+20:]))
+	return rec, 0, bad
 }
 
-// md5Proven reports whether the record's hash proves a 16-byte digest.
-func (l Layout) md5Proven(b []byte, at int, e *Entry) bool {
-	end := at + 20 + int(l.Order.Uint32(b[at+16:]))
-	if len(b) < end {
-		return false
+// imaEnd returns where the event data end whose digest has d bytes.
+func (l Layout) imaEnd(b []byte, at, d int) (end int, st status) {
+	if len(b) < at+d+4 {
+		return 0, short
 	}
-	m := Entry{template: templateIMA, recorded: e.recorded, md5: true}
-	m.data = append(append([]byte(nil), b[at:at+16]...), b[at+20:end]...)
-	c, _ := m.Verify(m.recorded)
-	return c == rtmr.Verified
+	n := l.Order.Uint32(b[at+d:])
+	if n > imaNameSize {
+		return 0, bad
+	}
+	end = at + d + 4 + int(n)
+	if len(b) < end {
+		return 0, short
+	}
+	return end, whole
+}
+
+// setIMA makes digest ‖ name of the event data, whose digest has d bytes.
+func (e *Entry) setIMA(eventData []byte, d int) {
+	e.data = append(append(make([]byte, 0, len(eventData)-4), eventData[:d]...), eventData[d+4:]...)
+	e.md5 = d == 16
 }
