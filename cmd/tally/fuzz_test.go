@@ -33,7 +33,8 @@ func run(args ...string) (stdout string, err error) {
 //   - a log that is read to its end and converted replays to the same values.
 func FuzzCommands(f *testing.F) {
 	for _, path := range []string{"shim-grub-sb-6.12/boot.bin", "uki-ovmf2025-7.3/boot.bin", "sig-6.12/boot.bin",
-		"violations-7.3/ima.bin", "sig-6.12/ima_sha384.bin", "ngv2-verity-6.12/ima_sha256.bin"} {
+		"violations-7.3/ima.bin", "sig-6.12/ima_sha384.bin", "ngv2-verity-6.12/ima_sha256.bin",
+		"violations-7.3/ima.ascii"} {
 		b, err := os.ReadFile("../../fixtures/" + path)
 		if err != nil {
 			f.Fatal(err)
