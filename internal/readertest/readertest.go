@@ -127,10 +127,10 @@ func CheckPrefix(t *testing.T, open Open, log []byte, cut int, entries []Entry) 
 func difference(got, want []Entry) string {
 	for i := range got {
 		if i >= len(want) {
-			return fmt.Sprintf("\n%d is %+q", i, got[i])
+			return fmt.Sprintf("\n%d is %#v", i, got[i])
 		}
 		if got[i] != want[i] {
-			return fmt.Sprintf("\n%d is %+q\nexpected %+q", i, got[i], want[i])
+			return fmt.Sprintf("\n%d is %#v\nexpected %#v", i, got[i], want[i])
 		}
 	}
 	return ""

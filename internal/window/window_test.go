@@ -26,7 +26,7 @@ func (r *emptyReads) Read(p []byte) (int, error) {
 	return r.src.Read(p[:min(len(p), 1)])
 }
 
-var broken = errors.New("broken")
+var errBroken = errors.New("errBroken")
 
 // sources give the same bytes in different ways.
 var sources = map[string]func(b []byte) io.Reader{
@@ -99,19 +99,19 @@ func TestPeekDoesNotGrow(t *testing.T) {
 // TestSourceError: the source's error is given as it is, when what came before
 // it does not suffice, and again.
 func TestSourceError(t *testing.T) {
-	w := window.New(io.MultiReader(bytes.NewReader([]byte("abc")), iotest.ErrReader(broken)), 2)
+	w := window.New(io.MultiReader(bytes.NewReader([]byte("abc")), iotest.ErrReader(errBroken)), 2)
 	for _, step := range []struct {
 		n    int
 		want string
 		err  error
-	}{{2, "ab", nil}, {3, "abc", nil}, {4, "abc", broken}, {1, "a", nil}, {4, "abc", broken}} {
+	}{{2, "ab", nil}, {3, "abc", nil}, {4, "abc", errBroken}, {1, "a", nil}, {4, "abc", errBroken}} {
 		b, err := w.Peek(step.n)
 		if string(b) != step.want || err != step.err {
 			t.Errorf("Peek(%d): %q, %v, expected %q, %v", step.n, b, err, step.want, step.err)
 		}
 	}
 	w.Skip(3)
-	if b, err := w.Peek(1); len(b) != 0 || err != broken {
+	if b, err := w.Peek(1); len(b) != 0 || err != errBroken {
 		t.Errorf("behind the last byte: %q, %v", b, err)
 	}
 }
