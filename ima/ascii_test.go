@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"tallystick/ima"
+	"tallystick/internal/readertest"
 	"tallystick/rtmr"
 )
 
@@ -311,37 +313,21 @@ func FuzzASCII(f *testing.F) {
 	f.Add([]byte(asciiLine(9, make([]byte, 32), "evm-sig", strings.Split("sha256:00 / 05 a|b 00 00 1 2 33261", " "))))
 	f.Add([]byte(asciiLine(9, sum1(nil), "mine", []string{"x", "00"}) + "\n\n"))
 	f.Add([]byte(asciiLine(9, sum1(nil), "ima", []string{strings.Repeat("00", 16), "x"})))
+	list, err := os.ReadFile("../fixtures/violations-7.3/ima.ascii")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(list[:1000])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, detected := ima.DetectASCII(b)
-		r, err := ima.NewASCIIReader(bytes.NewReader(b), ima.Options{Banks: allBanks})
-		if err != nil {
-			if detected {
+		open := func(src io.Reader) (readertest.Log, error) {
+			return ima.NewASCIIReader(src, ima.Options{Banks: allBanks})
+		}
+		if _, err := open(bytes.NewReader(b)); err != nil {
+			if _, detected := ima.DetectASCII(b); detected {
 				t.Errorf("recognised, and refused: %v", err)
 			}
-			return
 		}
-		total, last := 0, int64(-1)
-		for m, err := range r.Measurements() {
-			if err != nil {
-				var syntax *ima.SyntaxError
-				if !errors.As(err, &syntax) || syntax.Offset < 0 || syntax.Offset > int64(len(b)) {
-					t.Errorf("%#v", err)
-				}
-				break
-			}
-			if m.Offset <= last {
-				t.Errorf("entry %d at offset %d, behind one at %d", m.Index, m.Offset, last)
-			}
-			last = m.Offset
-			total += len(m.Entry.Data())
-			if d := m.Entry.Detail(); strings.ContainsAny(d, "\n\r\x1b") {
-				t.Errorf("detail %q", d)
-			}
-			m.Entry.Verify(m.Digests[0])
-		}
-		// A field of one digit pair, or none, costs a length of four bytes.
-		if total > 12*len(b)+64 {
-			t.Errorf("%d bytes of template data from a list of %d", total, len(b))
-		}
+		const fieldLength = 12 // a field of one digit pair, or none, costs a length of four bytes
+		readertest.Check(t, open, b, fieldLength)
 	})
 }
