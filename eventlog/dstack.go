@@ -56,19 +56,30 @@ func DetectDstack(prefix []byte) bool {
 
 // NewDstackReader returns a reader of src.
 func NewDstackReader(src io.Reader) *DstackReader {
-	r := &DstackReader{src: watched{src: src}}
+	r := &DstackReader{src: watched{src: src, limit: maxDstackRecord}}
 	r.dec = json.NewDecoder(&r.src)
 	return r
 }
 
-// watched remembers an error of the source, which the decoder reports as its own.
+// maxDstackRecord bounds one record; real ones have some KB.
+const maxDstackRecord = 16 << 20
+
+var errDstackRecord = fmt.Errorf("a record of more than %d bytes", maxDstackRecord)
+
+// watched remembers an error of the source, which the decoder reports as its
+// own, and stops at the limit, for the decoder keeps a record whole.
 type watched struct {
-	src io.Reader
-	err error
+	src         io.Reader
+	err         error
+	read, limit int64
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.src.Read(p)
+	if w.read >= w.limit {
+		return 0, errDstackRecord
+	}
+	n, err := w.src.Read(p[:min(int64(len(p)), w.limit-w.read)])
+	w.read += int64(n)
 	if err != nil && err != io.EOF {
 		w.err = err
 	}
@@ -86,7 +97,7 @@ func (r *DstackReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 			yield(rtmr.Measurement{}, r.syntaxError(0, "log", errors.New("expected a JSON array")))
 			return
 		}
-		for r.dec.More() {
+		for r.more() {
 			m, err := r.next()
 			if !yield(m, err) || err != nil {
 				return
@@ -101,6 +112,12 @@ func (r *DstackReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 			yield(rtmr.Measurement{}, r.syntaxError(r.dec.InputOffset(), "log", errors.New("more after the array's end")))
 		}
 	}
+}
+
+// more lets the decoder read one more record and reports whether there is one.
+func (r *DstackReader) more() bool {
+	r.src.limit = r.dec.InputOffset() + maxDstackRecord
+	return r.dec.More()
 }
 
 func (r *DstackReader) next() (m rtmr.Measurement, err error) {

@@ -83,3 +83,37 @@ func TestDstackReaderMalformed(t *testing.T) {
 		})
 	}
 }
+
+// endless is a source that begins with a text and goes on with one byte for ever.
+type endless struct {
+	head string
+	fill byte
+	read int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := copy(p, e.head)
+	e.head = e.head[n:]
+	for i := range p[n:] {
+		p[n+i] = e.fill
+	}
+	e.read += len(p)
+	return len(p), nil
+}
+
+// TestDstackEndlessRecord: a record that never ends is given up, not kept.
+func TestDstackEndlessRecord(t *testing.T) {
+	for name, src := range map[string]*endless{
+		"string":          {head: `[{"imr":0,"event":"`, fill: 'a'},
+		"before a record": {head: "[", fill: ' '},
+		"before the log":  {fill: '\n'},
+	} {
+		var err error
+		for _, err = range eventlog.NewDstackReader(src).Measurements() {
+		}
+		var syntax *eventlog.SyntaxError
+		if !errors.As(err, &syntax) || src.read > 32<<20 {
+			t.Errorf("%s: %v after %d bytes", name, err, src.read)
+		}
+	}
+}
