@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 
 	"tallystick/eventlog"
+	"tallystick/internal/readertest"
 	"tallystick/rtmr"
 )
 
@@ -190,6 +191,7 @@ func FuzzAAELReader(f *testing.F) {
 	f.Add([]byte(init384 + "\ncoco.com open a\n"))
 	f.Add([]byte(init256 + "\ncoco.com open a b\nx"))
 	f.Fuzz(func(t *testing.T, log []byte) {
+		readertest.Check(t, func(src io.Reader) (readertest.Log, error) { return eventlog.NewAAELReader(src), nil }, log, 1)
 		rest := log
 		for m, err := range eventlog.NewAAELReader(bytes.NewReader(log)).Measurements() {
 			if err != nil {

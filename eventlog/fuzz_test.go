@@ -5,81 +5,34 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"tallystick/eventlog"
 	"tallystick/internal/readertest"
-	"tallystick/rtmr"
 )
 
-// seedSHA1 makes a TCG_PCR_EVENT with a digest of one byte, repeated.
-func seedSHA1(index uint32, typ eventlog.EventType, digest byte, data string) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, index)
-	b = binary.LittleEndian.AppendUint32(b, uint32(typ))
-	b = append(b, bytes.Repeat([]byte{digest}, 20)...)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
-	return append(b, data...)
-}
-
-// seedAgile makes a TCG_PCR_EVENT2 with digests of one byte, repeated.
-func seedAgile(index uint32, typ eventlog.EventType, data string, banks ...eventlog.Bank) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, index)
-	b = binary.LittleEndian.AppendUint32(b, uint32(typ))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(banks)))
-	for _, bank := range banks {
-		b = binary.LittleEndian.AppendUint16(b, uint16(bank.Alg))
-		b = append(b, bytes.Repeat([]byte{0xD1}, bank.Size)...)
-	}
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
-	return append(b, data...)
-}
-
-// seedSpecID makes the data of a Spec ID event.
-func seedSpecID(vendor string, banks ...eventlog.Bank) string {
-	b := append([]byte("Spec ID Event03\x00"), 0, 0, 0, 0, 0, 2, 105, 2)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(banks)))
-	for _, bank := range banks {
-		b = binary.LittleEndian.AppendUint16(b, uint16(bank.Alg))
-		b = binary.LittleEndian.AppendUint16(b, uint16(bank.Size))
-	}
-	return string(append(append(b, byte(len(vendor))), vendor...))
-}
-
-var (
-	seedTwo    = []eventlog.Bank{{Alg: rtmr.SHA1, Size: 20}, {Alg: rtmr.SHA256, Size: 32}}
-	seedSHA384 = []eventlog.Bank{{Alg: rtmr.SHA384, Size: 48}}
-	seedRealm  = []eventlog.Bank{{Alg: rtmr.SHA256, Size: 32}}
-	seedNobody = []eventlog.Bank{{Alg: 0x7777, Size: 5}, {Alg: rtmr.SM3, Size: 32}}
-)
-
-// seedTable makes a CCEL ACPI table.
-func seedTable(ccType byte) []byte {
-	b := append([]byte("CCEL"), 56, 0, 0, 0)
-	b = append(b, make([]byte, 48)...)
-	b[36] = ccType
-	return b
-}
-
-func seedCCEL(banks []eventlog.Bank) []byte {
-	return slices.Concat(
-		seedSHA1(0, eventlog.EVNoAction, 0, seedSpecID("", banks...)),
-		seedAgile(1, eventlog.EVEFIVariableDriverConfig, string(variableData(efiGlobal, "SecureBoot", nil)), banks...),
-		seedAgile(4, eventlog.EVEventTag, string(taggedData(0x4141454C, "coco.com open a b")), banks...),
+// seedCCEL is a padded log of a guest whose registers are in one bank.
+func seedCCEL(header []byte, b bank) []byte {
+	return concat(header,
+		agileEvent(1, eventlog.EVEFIVariableDriverConfig, variableData(efiGlobal, "SecureBoot", nil), b),
+		agileEvent(4, eventlog.EVEventTag, taggedData(0x4141454C, "coco.com open a b"), b),
 		bytes.Repeat([]byte{0xFF}, 40))
 }
 
 // seedLogs are logs of every format that the Reader takes.
 func seedLogs(t testing.TB) [][]byte {
+	realm := header("", sha256Bank)
+	clear(realm[8:28]) // as genuine ones are, the digest is of zeros
 	logs := [][]byte{
-		seedSHA1(0, eventlog.EVSCRTMVersion, 1, "v\x00"),
-		slices.Concat(seedSHA1(7, eventlog.EVSeparator, 1, "\x00\x00\x00\x00"), seedSHA1(5, eventlog.EVEFIAction, 2, "Exit Boot Services Invocation"), make([]byte, 40)),
-		slices.Concat(seedAgile(0, eventlog.EVSCRTMVersion, "headerless", seedTwo...), seedAgile(8, eventlog.EVIPL, "grub_cmd: boot\x00", seedTwo...)),
-		slices.Concat(seedSHA1(0, eventlog.EVNoAction, 0, seedSpecID("vendor", seedNobody...)+"appended"), seedAgile(0, eventlog.EVNoAction, "StartupLocality\x00\x03", seedNobody...),
-			seedAgile(0xFFFFFFFF, eventlog.EVNoAction, "SP800-155 Event", seedNobody...), seedAgile(0, eventlog.EVEFIHCRTMEvent, "HCRTM", seedNobody...)),
-		seedCCEL(seedSHA384), seedCCEL(seedRealm),
-		slices.Concat(seedTable(2), seedCCEL(seedSHA384)), slices.Concat(seedTable(3), seedCCEL(seedRealm)), seedTable(2),
+		sha1Event(0, eventlog.EVSCRTMVersion, []byte("v\x00")),
+		concat(sha1Event(7, eventlog.EVSeparator, make([]byte, 4)), sha1Event(5, eventlog.EVEFIAction, []byte("Exit Boot Services Invocation")), make([]byte, 40)),
+		concat(agileEvent(0, eventlog.EVSCRTMVersion, []byte("headerless"), sha1Bank, sha256Bank), agileEvent(8, eventlog.EVIPL, []byte("grub_cmd: boot\x00"), sha1Bank, sha256Bank)),
+		concat(header("\x06vendor, appended", namelessly, sm3Bank), agileEvent(0, eventlog.EVNoAction, []byte("StartupLocality\x00\x03"), namelessly, sm3Bank),
+			agileEvent(0xFFFFFFFF, eventlog.EVNoAction, []byte("SP800-155 Event"), namelessly, sm3Bank), agileEvent(0, eventlog.EVEFIHCRTMEvent, []byte("HCRTM"), namelessly, sm3Bank)),
+		seedCCEL(header("\x00", sha384Bank), sha384Bank), seedCCEL(realm, sha256Bank), seedCCEL(agentHeader(sha384Bank, sm3Bank), sha384Bank),
+		agileEvent(4, eventlog.EVEventTag, taggedData(0x4141454C, "coco.com open a b"), sha384Bank),
+		concat(ccelTable(2), seedCCEL(header("\x00", sha384Bank), sha384Bank)), concat(ccelTable(4), seedCCEL(realm, sha256Bank)), ccelTable(2),
 	}
 	for _, dir := range []string{"sig-6.12", "uki-ovmf2025-7.3", "shim-grub-sb-6.12"} {
 		b, err := os.ReadFile("../fixtures/" + dir + "/boot.bin")
@@ -167,17 +120,20 @@ func FuzzDstack(f *testing.F) {
 }
 
 // FuzzParseSpecID: the fields written again, as TCG PFP 1.06 §10.4.5.1 lays them
-// out, are the data.
+// out, are the data behind the signature.
 func FuzzParseSpecID(f *testing.F) {
-	f.Add([]byte(seedSpecID("", seedTwo...)))
-	f.Add([]byte(seedSpecID("vendor", seedNobody...) + "appended"))
-	f.Add([]byte(strings.TrimSuffix(seedSpecID("", seedSHA384...), "\x00")))
+	const record = 32 // its bytes before the data
+	for _, header := range [][]byte{
+		header("\x00", sha1Bank, sha256Bank), header("\x06vendor, appended", namelessly, sm3Bank), header("", sha384Bank), agentHeader(sha384Bank, sm3Bank),
+	} {
+		f.Add(header[record:])
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := eventlog.ParseSpecID(data)
 		if err != nil {
 			return
 		}
-		b := append([]byte("Spec ID Event03\x00"), binary.LittleEndian.AppendUint32(nil, s.PlatformClass)...)
+		b := binary.LittleEndian.AppendUint32(bytes.Clone(data[:16]), s.PlatformClass)
 		b = append(b, s.VersionMinor, s.VersionMajor, s.Errata, s.UintnSize)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(s.Banks)))
 		for _, bank := range s.Banks {
