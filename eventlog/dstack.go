@@ -159,6 +159,23 @@ func (r *DstackReader) next() (m rtmr.Measurement, err error) {
 	return m, nil
 }
 
+// mistyped reports a record whose members are not of the types that they have
+// in dstack's log; the decoder's error would quote a number however long.
+func (r *DstackReader) mistyped(offset int64, err error) error {
+	var te *json.UnmarshalTypeError
+	if errors.As(err, &te) && te.Field != "" {
+		return r.syntaxError(offset, te.Field, fmt.Errorf("JSON %.40s, expected %s", te.Value, te.Type))
+	}
+	return r.syntaxError(offset, "record", errors.New("expected a JSON object"))
+}
+
+func (r *DstackReader) syntaxError(offset int64, field string, err error) error {
+	if r.src.err != nil {
+		return r.src.err
+	}
+	return &SyntaxError{Offset: offset, Entry: r.index, Field: field, Err: err}
+}
+
 // sum returns a record's digest, that of a run-time event by its version where
 // it is left out.
 func (r *DstackReader) sum(rec *dstackRecord, payload []byte) ([]byte, error) {
@@ -232,21 +249,4 @@ func (e *Event) verifyDstack(d rtmr.Digest) (rtmr.Check, []byte) {
 		}
 	}
 	return mustBe(d, v1)
-}
-
-// mistyped reports a record whose members are not of the types that they have
-// in dstack's log; the decoder's error would quote a number however long.
-func (r *DstackReader) mistyped(offset int64, err error) error {
-	var te *json.UnmarshalTypeError
-	if errors.As(err, &te) && te.Field != "" {
-		return r.syntaxError(offset, te.Field, fmt.Errorf("JSON %.40s, expected %s", te.Value, te.Type))
-	}
-	return r.syntaxError(offset, "record", errors.New("expected a JSON object"))
-}
-
-func (r *DstackReader) syntaxError(offset int64, field string, err error) error {
-	if r.src.err != nil {
-		return r.src.err
-	}
-	return &SyntaxError{Offset: offset, Entry: r.index, Field: field, Err: err}
 }

@@ -48,6 +48,7 @@ func FuzzCommands(f *testing.F) {
 		}
 		f.Add([]byte(log))
 	}
+	f.Add([]byte("INIT sha256/" + strings.Repeat("0", 64) + "\ncoco.com open \x1b[2J\n"))
 	f.Add([]byte(`[{"imr":3,"event_type":134217729,"digest":"` + strings.Repeat("ab", 48) + `","event":"\u001b[2J","event_payload":"00"}]`))
 	f.Add([]byte("\x1e" + `{"pcr":11,"digests":[{"hashAlg":"sha256","digest":"` + strings.Repeat("ab", 32) + `"}],"content_type":"systemd","content":{"string":"a\nb","eventType":"phase"}}` + "\n"))
 	f.Add([]byte(`{"pcr":10,"digests":[],"content_type":"ima_template","content":{"template_name":"\u001b[2J","template_data":"0100000000"}}`))

@@ -153,7 +153,7 @@ func checkError(t *testing.T, err error, entries, size int) {
 	if syntax.Entry != entries || syntax.Offset < 0 || syntax.Offset > int64(size) || syntax.Field == "" {
 		t.Errorf("after %d entries of a log of %d bytes: %v", entries, size, err)
 	}
-	const longest = 1 << 10
+	const longest = 2 << 10
 	if err := printable(err.Error(), longest); err != nil {
 		t.Errorf("the error's text: %v", err)
 	}
