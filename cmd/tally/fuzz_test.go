@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -26,11 +27,12 @@ func run(args ...string) (stdout string, err error) {
 	return out.String() + warnings.String(), err
 }
 
-// FuzzCommands shows and replays a log of any format, and converts it to all
-// those that are written. Whatever it is:
+// FuzzCommands shows and replays a log of any format, converts it to all those
+// that are written, and compares them. Whatever it is:
 //
 //   - what is printed is lines of printable characters, or JSON;
-//   - a log that is read to its end and converted replays to the same values.
+//   - a log that is read to its end and converted replays to the same values,
+//     and does not differ.
 func FuzzCommands(f *testing.F) {
 	for _, path := range []string{"shim-grub-sb-6.12/boot.bin", "uki-ovmf2025-7.3/boot.bin", "sig-6.12/boot.bin",
 		"violations-7.3/ima.bin", "sig-6.12/ima_sha384.bin", "ngv2-verity-6.12/ima_sha256.bin",
@@ -74,6 +76,11 @@ func FuzzCommands(f *testing.F) {
 			}
 			if got := replayed(t, other, "--format", strings.Replace(to, "jsonl", "cel-json", 1)); !reflect.DeepEqual(got, registers) {
 				t.Errorf("converted to %s it replays to\n%v\nexpected\n%v", to, got, registers)
+			}
+			text, err = run("diff", path, other)
+			checkPrinted(t, text)
+			if errors.Is(err, errDiffer) {
+				t.Errorf("converted to %s it differs:\n%s", to, text)
 			}
 		}
 	})
