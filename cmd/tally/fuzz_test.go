@@ -64,7 +64,7 @@ func FuzzCommands(f *testing.F) {
 		checkPrinted(t, text)
 		text, _ = run("replay", path)
 		checkPrinted(t, text)
-		registers := replayed(t, path)
+		registers := foldedTo(t, path)
 		for _, to := range []string{"cel-tlv", "cel-json", "cel-cbor", "jsonl"} {
 			converted, err := run("convert", "--to", to, path)
 			if readErr != nil || err != nil {
@@ -74,7 +74,7 @@ func FuzzCommands(f *testing.F) {
 			if err := os.WriteFile(other, []byte(converted), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got := replayed(t, other, "--format", strings.Replace(to, "jsonl", "cel-json", 1)); !reflect.DeepEqual(got, registers) {
+			if got := foldedTo(t, other, "--format", strings.Replace(to, "jsonl", "cel-json", 1)); !reflect.DeepEqual(got, registers) {
 				t.Errorf("converted to %s it replays to\n%v\nexpected\n%v", to, got, registers)
 			}
 			text, err = run("diff", path, other)
@@ -97,8 +97,8 @@ func checkPrinted(t *testing.T, text string) {
 	}
 }
 
-// replayed returns the register values by the JSON contract.
-func replayed(t *testing.T, path string, flags ...string) (registers []any) {
+// foldedTo returns the register values by the JSON contract.
+func foldedTo(t *testing.T, path string, flags ...string) (registers []any) {
 	t.Helper()
 	text, _ := run(append([]string{"replay", "--json", path}, flags...)...)
 	var report struct{ Registers []any }
