@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallystick/eventlog/cel"
-	"tallystick/ima"
 )
 
 // convertFormats are what convert writes; jsonl is CEL-JSON, a record a line.
@@ -28,10 +27,7 @@ func newConvert() *cobra.Command {
 			if !ok {
 				return fmt.Errorf("--to %q, expected cel-tlv, cel-json, cel-cbor or jsonl", to)
 			}
-			if err := in.check(); err != nil {
-				return err
-			}
-			l, err := in.open(args[0], ima.Signs{Kernel: in.kernel})
+			l, err := in.openAlone(args[0])
 			if err != nil {
 				return err
 			}

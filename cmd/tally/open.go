@@ -41,6 +41,14 @@ func (l *log) fault(err error) error { return fmt.Errorf("%s: %w", l.path, err) 
 // formats are the names that --format takes.
 var formats = []string{"tcg12", "tcg2", "ccel", "ima", "ima-ascii", "cel-tlv", "cel-json", "cel-cbor", "systemd", "aael", "dstack"}
 
+// openAlone opens a log that no other stands before, after a look at the flags.
+func (f *inputFlags) openAlone(path string) (*log, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	return f.open(path, ima.Signs{Kernel: f.kernel})
+}
+
 // open opens a log and recognises its format; "-" is standard input. What the
 // logs before it tell of the kernel is in signs.
 func (f *inputFlags) open(path string, signs ima.Signs) (*log, error) {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -24,10 +23,7 @@ the digest in the last bank (or that of --bank), and the data in readable form.
 An event that its own data contradict is marked.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := in.check(); err != nil {
-				return err
-			}
-			l, err := in.open(args[0], ima.Signs{Kernel: in.kernel})
+			l, err := in.openAlone(args[0])
 			if err != nil {
 				return err
 			}
