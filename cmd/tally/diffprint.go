@@ -206,7 +206,7 @@ func printChanges(w io.Writer, changes []replay.Change) {
 // which is text that whoever wrote the log chose.
 func printLogged(w io.Writer, mark byte, l *replay.Logged, said string) {
 	if l.Check == rtmr.Contradicts {
-		said += bad("[its data contradict the digest]") + " "
+		said += contradicts + " "
 	}
 	digest := "-"
 	if l.Digest != nil {

@@ -18,7 +18,8 @@ type inputFlags struct {
 	banks                                            []string
 	realm                                            bool
 
-	prints bool // the command prints as it reads
+	prints   bool // the command prints as it reads
+	asListed bool // an IMA list is wanted in its own bank alone if no other is asked for
 }
 
 func (f *inputFlags) register(cmd *cobra.Command) {
@@ -86,12 +87,11 @@ func (f *inputFlags) imaOptions(signs ima.Signs) (o ima.Options, err error) {
 		}
 	}
 	o.Banks, err = f.algs()
-	if len(o.Banks) == 0 {
-		o.Banks = signs.Banks
+	if len(f.banks) == 0 && !f.asListed {
+		o.Banks = slices.DeleteFunc(slices.Clone(signs.Banks), func(a rtmr.Alg) bool { return !a.Available() })
+		if len(o.Banks) == 0 {
+			o.Banks = []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384}
+		}
 	}
-	if len(o.Banks) == 0 {
-		o.Banks = []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384}
-	}
-	o.Banks = slices.DeleteFunc(slices.Clone(o.Banks), func(a rtmr.Alg) bool { return !a.Available() && len(f.banks) == 0 })
 	return o, err
 }

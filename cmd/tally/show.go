@@ -13,13 +13,14 @@ import (
 )
 
 func newShow() *cobra.Command {
-	in := inputFlags{prints: true}
+	in := inputFlags{prints: true, asListed: true}
 	var asJSON, long bool
 	cmd := &cobra.Command{
 		Use:   "show LOG",
 		Short: "Print a log's events, one a line",
 		Long: `Show prints a log's events, one a line: index, register, type, the beginning of
-the digest in the last bank (or that of --bank), and the data in readable form.
+the digest in the last bank (or that of --bank; an IMA list has one), and the data
+in readable form.
 An event that its own data contradict is marked.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,9 +70,9 @@ type eventPrinter struct {
 func (p *eventPrinter) print(w io.Writer, m *rtmr.Measurement) error {
 	mark := ""
 	if check(m) == rtmr.Contradicts {
-		mark = bad(" (the data do not hash to the recorded digest)")
+		mark = contradicts + " " // before the detail, which may say anything
 	}
-	_, err := fmt.Fprintf(w, "%5d %-6s %-34s %-12s %s%s\n", m.Index, shownRegister(m), m.Entry.Type(), p.digest(m), m.Entry.Detail(), mark)
+	_, err := fmt.Fprintf(w, "%5d %-6s %-34s %-12s %s%s\n", m.Index, shownRegister(m), m.Entry.Type(), p.digest(m), mark, m.Entry.Detail())
 	return err
 }
 

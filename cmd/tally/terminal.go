@@ -18,6 +18,9 @@ var (
 	caution = color.New(color.FgYellow).SprintFunc()
 )
 
+// contradicts marks an entry in a list of them.
+var contradicts = bad("[its data contradict the digest]")
+
 // progressFrom is the size in bytes from which a log is long work.
 const progressFrom = 16 << 20
 
