@@ -110,17 +110,7 @@ func (r *Reader) Warnings() []string { return append(r.warnings, r.notes.warning
 // step. On malformed input it yields what came before, then a *SyntaxError,
 // and ends. It can be called once.
 func (r *Reader) Measurements() iter.Seq2[rtmr.Measurement, error] {
-	return func(yield func(rtmr.Measurement, error) bool) {
-		for {
-			m, err := r.next()
-			if err == io.EOF {
-				return
-			}
-			if !yield(m, err) || err != nil {
-				return
-			}
-		}
-	}
+	return rtmr.UntilEOF(r.next)
 }
 
 // next returns the next event's measurement, or io.EOF.

@@ -111,16 +111,8 @@ func (r *ASCIIReader) Warnings() []string { return r.warnings }
 // and ends. It can be called once.
 func (r *ASCIIReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 	return func(yield func(rtmr.Measurement, error) bool) {
-		defer func() { r.warnings = r.summary() }()
-		for {
-			m, err := r.next()
-			if err == io.EOF {
-				return
-			}
-			if !yield(m, err) || err != nil {
-				return
-			}
-		}
+		rtmr.UntilEOF(r.next)(yield)
+		r.warnings = r.summary()
 	}
 }
 

@@ -2,6 +2,8 @@ package rtmr
 
 import (
 	"fmt"
+	"io"
+	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,6 +31,22 @@ type Measurement struct {
 	Locality uint8
 
 	Entry Entry
+}
+
+// UntilEOF yields what next returns, up to io.EOF, which it does not yield, or
+// another error, which it does.
+func UntilEOF(next func() (Measurement, error)) iter.Seq2[Measurement, error] {
+	return func(yield func(Measurement, error) bool) {
+		for {
+			m, err := next()
+			if err == io.EOF {
+				return
+			}
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // Entry is a log's own view of one entry. Its methods do their work when

@@ -95,17 +95,7 @@ func (r *Reader) warn(format string, args ...any) {
 // before, then a *rtmr.SyntaxError, and ends; an error of the source it yields
 // as it is. It can be called once.
 func (r *Reader) Measurements() iter.Seq2[rtmr.Measurement, error] {
-	return func(yield func(rtmr.Measurement, error) bool) {
-		for {
-			m, err := r.next()
-			if err == io.EOF {
-				return
-			}
-			if !yield(m, err) || err != nil {
-				return
-			}
-		}
-	}
+	return rtmr.UntilEOF(r.next)
 }
 
 func (r *Reader) next() (rtmr.Measurement, error) {
