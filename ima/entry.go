@@ -36,6 +36,14 @@ func NewEntry(template string, data []byte, order binary.ByteOrder) *Entry {
 	return &Entry{template: template, data: data, order: order}
 }
 
+// NewViolation is NewEntry for a violation: its template hash is zeros,
+// whatever its data.
+func NewViolation(template string, data []byte, order binary.ByteOrder) *Entry {
+	e := NewEntry(template, data, order)
+	e.recorded = rtmr.Digest{Alg: rtmr.SHA1, Sum: make([]byte, rtmr.SHA1.Size())}
+	return e
+}
+
 // Template returns the template's name as the list has it: "ima-ng", or a
 // format string such as "d-ng|n-ng|sig" for a custom one.
 func (e *Entry) Template() string { return e.template }

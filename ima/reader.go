@@ -109,9 +109,10 @@ func (r *Reader) diagnose(prefix []byte) error {
 }
 
 func (rec *record) syntaxError(offset int64, index int) error {
-	return &SyntaxError{Offset: offset + int64(rec.at), Entry: index, Field: rec.field,
-		Err: fmt.Errorf("%d, expected %s", rec.got, rec.want)}
+	return &SyntaxError{Offset: offset + int64(rec.at), Entry: index, Field: rec.field, Err: rec.err()}
 }
+
+func (rec *record) err() error { return fmt.Errorf("%d, expected %s", rec.got, rec.want) }
 
 // Layout returns the list's layout.
 func (r *Reader) Layout() Layout { return r.layout }

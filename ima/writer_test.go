@@ -1,0 +1,162 @@
+package ima_test
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tallystick/ima"
+	"tallystick/rtmr"
+)
+
+// writeBack reads a list and writes it in a layout.
+func writeBack(t testing.TB, list []byte, l ima.Layout) []byte {
+	t.Helper()
+	r, err := ima.NewReader(bytes.NewReader(list), ima.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for m, err := range r.Measurements() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		pcr := rtmr.PCR(m.Register.Index())
+		if out, err = l.AppendRecord(out, pcr, m.Entry.(*ima.Entry)); err != nil {
+			t.Fatalf("entry %d: %v", m.Index, err)
+		}
+	}
+	return out
+}
+
+// Every list of a real kernel is written back byte for byte, and from its
+// SHA-1 list every other one that it showed.
+func TestAppendRecordFixtures(t *testing.T) {
+	lists, err := filepath.Glob("../fixtures/*/ima.bin")
+	if err != nil || len(lists) < 8 {
+		t.Fatalf("%d lists, %v", len(lists), err)
+	}
+	for _, path := range lists {
+		sha1 := readFile(t, path)
+		for name, alg := range map[string]rtmr.Alg{"ima.bin": rtmr.SHA1, "ima_sha256.bin": rtmr.SHA256, "ima_sha384.bin": rtmr.SHA384} {
+			path := filepath.Join(filepath.Dir(path), name)
+			t.Run(filepath.Base(filepath.Dir(path))+"/"+name, func(t *testing.T) {
+				if _, err := os.Stat(path); err != nil {
+					t.Skip("this kernel showed no such list")
+				}
+				kernels := readFile(t, path)
+				l := ima.Layout{Alg: alg, Order: binary.LittleEndian}
+				if !bytes.Equal(writeBack(t, kernels, l), kernels) {
+					t.Error("read and written back, the list differs from the kernel's")
+				}
+				if made := writeBack(t, sha1, l); !bytes.HasPrefix(kernels, made) && !bytes.HasPrefix(made, kernels) {
+					t.Error("made from the SHA-1 list, the list differs from the kernel's")
+				}
+			})
+		}
+	}
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The template "ima" has a layout of its own, with a digest of 20 bytes or,
+// under ima_hash=md5, of 16; its hash is over the name padded to 256 bytes.
+func TestAppendRecordTemplateIMA(t *testing.T) {
+	le := binary.LittleEndian
+	for _, size := range []int{20, 16} {
+		digest, name := bytes.Repeat([]byte{0xAB}, size), []byte("/bin/sh")
+		sum := sha1.Sum(append(bytes.Clone(digest), append(name, make([]byte, 256-len(name))...)...))
+		record := append(le.AppendUint32(nil, 10), sum[:]...)
+		record = append(le.AppendUint32(record, 3), "ima"...)
+		record = append(record, digest...)
+		record = append(le.AppendUint32(record, uint32(len(name))), name...)
+
+		l := ima.Layout{Alg: rtmr.SHA1, Order: le}
+		if got := writeBack(t, record, l); !bytes.Equal(got, record) {
+			t.Errorf("digest of %d bytes: written back as\n%x, want\n%x", size, got, record)
+		}
+		if size != 20 {
+			continue // NewEntry takes SHA-1 digests
+		}
+		made, err := l.AppendRecord(nil, 10, ima.NewEntry("ima", append(digest, name...), le))
+		if err != nil || !bytes.Equal(made, record) {
+			t.Errorf("made: %x, %v, want %x", made, err, record)
+		}
+	}
+}
+
+func TestAppendRecordViolation(t *testing.T) {
+	l := ima.Layout{Alg: rtmr.SHA256, Order: binary.BigEndian}
+	data := ng(binary.BigEndian, "/bin/sh")
+	record, err := l.AppendRecord(nil, 10, ima.NewViolation("ima-ng", data, l.Order))
+	want := append(make([]byte, 32), "\x00\x00\x00\x06ima-ng"...)
+	if err != nil || !bytes.HasPrefix(record[4:], want) || !bytes.HasSuffix(record, data) {
+		t.Errorf("%x, %v", record, err)
+	}
+}
+
+// What would not read back as the same entry is not written.
+func TestAppendRecordRefuses(t *testing.T) {
+	le := binary.LittleEndian
+	l := ima.Layout{Alg: rtmr.SHA1, Order: le}
+	data := ng(le, "/bin/sh")
+	for name, tc := range map[string]struct {
+		pcr rtmr.PCR
+		e   *ima.Entry
+	}{
+		"pcr_24":                 {24, ima.NewEntry("ima-ng", data, le)},
+		"no_template_name":       {10, ima.NewEntry("", data, le)},
+		"newline_in_template":    {10, ima.NewEntry("ima\nng", data, le)},
+		"length_beyond_data":     {10, ima.NewEntry("ima-ng", data[:len(data)-1], le)},
+		"lengths_in_other_order": {10, ima.NewEntry("ima-ng", []byte{0, 0, 0, 0}, binary.BigEndian)},
+		"ima_digest_too_short":   {10, ima.NewEntry("ima", data[:10], le)},
+		"ima_name_too_long":      {10, ima.NewEntry("ima", make([]byte, 20+257), le)},
+	} {
+		got, err := l.AppendRecord([]byte("before"), tc.pcr, tc.e)
+		if err == nil || string(got) != "before" {
+			t.Errorf("%s: %q, error %v", name, got, err)
+		}
+	}
+	sm3 := ima.Layout{Alg: rtmr.SM3, Order: le}
+	if _, err := sm3.AppendRecord(nil, 10, ima.NewEntry("ima-ng", data, le)); err == nil {
+		t.Error("an SM3 template hash was made")
+	}
+}
+
+// FuzzWriteBack: what was read, up to a fault, is written back byte for byte.
+func FuzzWriteBack(f *testing.F) {
+	for _, name := range []string{"violations-7.3/ima.bin", "ngv2-verity-6.12/ima_sha256.bin"} {
+		f.Add(readFile(f, "../fixtures/"+name)[:4000])
+	}
+	f.Add(record(binary.BigEndian, 10, "ima-ng", ng(binary.BigEndian, "/bin/sh")))
+	f.Add([]byte("\n\x00\x00\x00aaaaaaaaaaaaaaaaaaaa\x03\x00\x00\x00imabbbbbbbbbbbbbbbbbbbb\x01\x00\x00\x00c"))
+	f.Fuzz(func(t *testing.T, list []byte) {
+		r, err := ima.NewReader(bytes.NewReader(list), ima.Options{})
+		if err != nil {
+			return
+		}
+		var out []byte
+		for m, err := range r.Measurements() {
+			if err != nil {
+				break
+			}
+			pcr := rtmr.PCR(m.Register.Index())
+			if out, err = r.Layout().AppendRecord(out, pcr, m.Entry.(*ima.Entry)); err != nil {
+				t.Fatalf("entry %d was read and cannot be written: %v", m.Index, err)
+			}
+		}
+		if !bytes.HasPrefix(list, out) {
+			t.Errorf("written back\n%x, read\n%x", out, list)
+		}
+	})
+}
