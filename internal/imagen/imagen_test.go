@@ -44,7 +44,7 @@ func TestListAgreesWithEvmctl(t *testing.T) {
 	for _, v := range f.Registers() {
 		verify := func(value []byte) error {
 			pcrs := filepath.Join(t.TempDir(), "pcrs")
-			if err := os.WriteFile(pcrs, fmt.Appendf(nil, "PCR-10: % X\n", value), 0o600); err != nil {
+			if err := os.WriteFile(pcrs, pcrFile(value), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			return exec.Command(evmctl, "ima_measurement", "--pcrs", v.Alg.String()+","+pcrs, "--verify-bank="+v.Alg.String(), path).Run()
@@ -57,4 +57,16 @@ func TestListAgreesWithEvmctl(t *testing.T) {
 			t.Errorf("%s: evmctl accepts %s", v.Alg, v.Value)
 		}
 	}
+}
+
+// pcrFile is evmctl's form of a bank's values: a line for each PCR, in order.
+func pcrFile(pcr10 []byte) (b []byte) {
+	for i := range rtmr.NumPCRs {
+		value := make([]byte, len(pcr10))
+		if i == 10 {
+			value = pcr10
+		}
+		b = fmt.Appendf(b, "PCR-%02d: % X\n", i, value)
+	}
+	return b
 }
