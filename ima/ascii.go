@@ -252,9 +252,10 @@ func (r *ASCIIReader) rebuild(e *Entry, h head, n int) (proven bool, fault *asci
 		for _, data := range guesses {
 			guess := e.rebuilt(data, order.(binary.ByteOrder))
 			guess.md5 = h.template == templateIMA && bytes.IndexByte(text, ' ') == 2*md5Size
+			guess.scan()
 			if guess.proven() {
 				*e = guess
-				r.layout.Order, r.proven = e.order, true
+				r.layout.Order, r.proven = e.Order(), true
 				return true, nil
 			} else if !kept {
 				*e, kept = guess, true
@@ -269,7 +270,7 @@ func (r *ASCIIReader) rebuild(e *Entry, h head, n int) (proven bool, fault *asci
 
 // rebuilt returns a copy of e with other template data.
 func (e *Entry) rebuilt(data []byte, order binary.ByteOrder) Entry {
-	return Entry{template: e.template, recorded: e.recorded, data: data, order: order}
+	return Entry{template: e.template, recorded: e.recorded, data: data, order: orderOf(order)}
 }
 
 // proven reports whether the recorded template hash is that of the data.

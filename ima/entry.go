@@ -3,7 +3,6 @@ package ima
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"strings"
 
 	"tallystick/rtmr"
@@ -21,9 +20,11 @@ const (
 type Entry struct {
 	template string
 	data     []byte
-	order    binary.ByteOrder
+	order    byteOrder
 	md5      bool // the template "ima" with a 16-byte digest
 	opaque   bool
+	named    bool   // a field begins with boot_aggregate
+	pcr      uint32 // the list's PCR column
 
 	recorded rtmr.Digest   // the list's own template hash
 	computed []rtmr.Digest // what the template data hash to
@@ -33,7 +34,9 @@ type Entry struct {
 // "{u32 len, data}*" blob; for the template "ima" digest ‖ name), such as CEL's
 // ima_template content carries. order is that of the lengths in the blob.
 func NewEntry(template string, data []byte, order binary.ByteOrder) *Entry {
-	return &Entry{template: template, data: data, order: order}
+	e := &Entry{template: template, data: data, order: orderOf(order)}
+	e.scan()
+	return e
 }
 
 // NewViolation is NewEntry for a violation: its template hash is zeros,
@@ -55,7 +58,7 @@ func (e *Entry) Type() string { return rtmr.Escape(e.template) }
 func (e *Entry) Data() []byte { return e.data }
 
 // Order returns the byte order of the lengths in the template data.
-func (e *Entry) Order() binary.ByteOrder { return e.order }
+func (e *Entry) Order() binary.ByteOrder { return e.order.standard() }
 
 // Recorded returns the template hash that the list gives; its Sum is nil for
 // an entry that did not come from a list.
@@ -88,7 +91,7 @@ func (e *Entry) Subject() string { return e.Name() }
 // puts into its first entry; ok is false for every other entry. Linux after
 // 6.12 may call it boot_aggregate_late.
 func (e *Entry) BootAggregate() (d rtmr.Digest, ok bool) {
-	if !bytes.Contains(e.data, []byte("boot_aggregate")) || e.template == templateIMA && len(e.data) < 20 {
+	if !e.named {
 		return d, false
 	}
 	if n := e.Name(); n != "boot_aggregate" && n != "boot_aggregate_late" {
@@ -112,6 +115,30 @@ func parseDigest(field []byte) (d rtmr.Digest, ok bool) {
 	name := strings.TrimSuffix(string(prefix), ":")
 	alg, err := rtmr.ParseAlg(name[strings.LastIndexByte(name, ':')+1:])
 	return rtmr.Digest{Alg: alg, Sum: sum}, err == nil && len(sum) == alg.Size()
+}
+
+// scan reports whether the fields' lengths consume the data exactly, and notes
+// whether a field may be the name of a boot_aggregate, so that all other
+// entries are told apart without a closer look.
+func (e *Entry) scan() (whole bool) {
+	if e.template == templateIMA {
+		e.named = isBootAggregate(e.data[e.imaDigestSize():])
+		return true
+	}
+	for data := e.data; len(data) > 0; {
+		field, rest, ok := cutField(data, e.order)
+		if !ok {
+			return false
+		}
+		e.named = e.named || isBootAggregate(field)
+		data = rest
+	}
+	return true
+}
+
+func isBootAggregate(name []byte) bool {
+	const prefix = "boot_aggregate"
+	return len(name) >= len(prefix) && string(name[:len(prefix)]) == prefix
 }
 
 // Detail renders the entry's fields on one line.
@@ -202,9 +229,19 @@ func isPadded(sum, sha1 []byte) bool {
 }
 
 func allZero(b []byte) bool {
-	return !slices.ContainsFunc(b, func(c byte) bool { return c != 0 })
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func allFF(b []byte) bool {
-	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c != 0xFF })
+	for _, c := range b {
+		if c != 0xFF {
+			return false
+		}
+	}
+	return len(b) > 0
 }

@@ -3,7 +3,6 @@ package ima
 import (
 	"bytes"
 	"encoding/binary"
-	"strings"
 
 	"tallystick/rtmr"
 )
@@ -24,11 +23,19 @@ type Layout struct {
 // DetectSize is how many bytes from a list's beginning Detect can make use of.
 const DetectSize = 64 << 10
 
-var layouts = []Layout{
-	{rtmr.SHA1, binary.LittleEndian}, {rtmr.SHA256, binary.LittleEndian},
-	{rtmr.SHA384, binary.LittleEndian}, {rtmr.SHA512, binary.LittleEndian},
-	{rtmr.SHA1, binary.BigEndian}, {rtmr.SHA256, binary.BigEndian},
-	{rtmr.SHA384, binary.BigEndian}, {rtmr.SHA512, binary.BigEndian},
+// layout is a Layout as the parser wants it.
+type layout struct {
+	alg   rtmr.Alg
+	order byteOrder
+}
+
+func (l Layout) internal() layout { return layout{l.Alg, orderOf(l.Order)} }
+
+var layouts = []layout{
+	{rtmr.SHA1, littleEndian}, {rtmr.SHA256, littleEndian},
+	{rtmr.SHA384, littleEndian}, {rtmr.SHA512, littleEndian},
+	{rtmr.SHA1, bigEndian}, {rtmr.SHA256, bigEndian},
+	{rtmr.SHA384, bigEndian}, {rtmr.SHA512, bigEndian},
 }
 
 // Detect recognises a binary list by its first records: the layout under
@@ -39,7 +46,7 @@ func Detect(prefix []byte) (Layout, bool) {
 	score := 0
 	for _, l := range layouts {
 		if s := l.score(prefix); s > score {
-			best, score = l, s
+			best, score = Layout{l.alg, l.order.standard()}, s
 		}
 	}
 	return best, score > 0
@@ -51,15 +58,15 @@ const proven = 5
 // score counts the well-formed records among the first eight. One that is not
 // makes it 0, unless a hash before it proves the layout: then the list is
 // faulty there, and what came before is still to be read.
-func (l Layout) score(prefix []byte) int {
+func (l layout) score(prefix []byte) int {
 	total := 0
 	for range 8 {
 		var e Entry
-		rec, n, st := l.parse(prefix, &e)
-		if st != whole {
-			if st == short && (total > 0 || len(prefix) >= DetectSize) && rec.nameOK {
+		n, fault := l.parse(prefix, &e)
+		if n == 0 {
+			if fault == nil && (total > 0 || len(prefix) >= DetectSize) && e.template != "" {
 				total++
-			} else if total == 0 || (st == bad && total < proven) {
+			} else if total == 0 || (fault != nil && total < proven) {
 				return 0
 			}
 			break
@@ -80,128 +87,116 @@ func notInName(name []byte) int {
 	return bytes.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// status tells how far a record could be parsed.
-type status uint8
-
-const (
-	whole status = iota
-	short        // it goes on behind the buffer
-	bad          // no record can begin so
-)
-
-// record is a record's outline: what was parsed before it ended or went wrong.
-type record struct {
-	pcr    uint32
-	nameOK bool
-	at     int    // of the field at fault, where bad
-	field  string // its name
-	got    uint64
-	want   string
+// fault says why no record can begin with some bytes: the field at fault, its
+// distance from the record's beginning, its value and what was expected.
+type fault struct {
+	at    int
+	field string
+	got   uint64
+	want  string
 }
 
-// parse reads one record at the beginning of b into e.
-func (l Layout) parse(b []byte, e *Entry) (rec record, n int, st status) {
-	d := l.Alg.Size()
+// parse reads the record at the beginning of b into e and returns its length,
+// or 0 for one that goes on behind b. The fields of e other than the template
+// must be zero; a template that e has already is not checked again.
+func (l layout) parse(b []byte, e *Entry) (n int, f *fault) {
+	d := l.alg.Size()
 	nameAt := 4 + d + 4
 	if len(b) < nameAt {
-		return rec, 0, short
+		return 0, nil
 	}
-	rec.pcr = l.Order.Uint32(b)
-	if rec.pcr > maxPCR {
-		rec.at, rec.field, rec.got, rec.want = 0, "PCR index", uint64(rec.pcr), "0 to 23"
-		return rec, 0, bad
+	e.pcr = l.order.uint32(b)
+	if e.pcr > maxPCR {
+		return 0, &fault{0, "PCR index", uint64(e.pcr), "0 to 23"}
 	}
-	nameLen := l.Order.Uint32(b[nameAt-4:])
+	nameLen := l.order.uint32(b[nameAt-4:])
 	if nameLen == 0 || nameLen > maxName {
-		rec.at, rec.field, rec.got, rec.want = nameAt-4, "template name length", uint64(nameLen), "1 to 4096"
-		return rec, 0, bad
+		return 0, &fault{nameAt - 4, "template name length", uint64(nameLen), "1 to 4096"}
 	}
 	dataAt := nameAt + int(nameLen)
-	name := b[nameAt:min(dataAt, len(b))]
-	if i := notInName(name); i >= 0 {
-		rec.at, rec.field, rec.got, rec.want = nameAt+i, "template name", uint64(name[i]), "a printable character"
-		return rec, 0, bad
+	if name := b[nameAt:min(dataAt, len(b))]; string(name) != e.template {
+		if i := notInName(name); i >= 0 {
+			return 0, &fault{nameAt + i, "template name", uint64(name[i]), "a printable character"}
+		}
+		e.template = string(name)
 	}
-	rec.nameOK = true
 	if len(b) < dataAt+4 {
-		return rec, 0, short
+		return 0, nil
 	}
-	e.recorded = rtmr.Digest{Alg: l.Alg, Sum: b[4 : 4+d : 4+d]}
-	e.order = l.Order
-	if e.template != string(name) {
-		e.template = strings.Clone(string(name))
-	}
+	e.recorded = rtmr.Digest{Alg: l.alg, Sum: b[4 : 4+d : 4+d]}
+	e.order = l.order
 	if e.template == templateIMA {
-		return l.parseIMA(b, dataAt, rec, e)
+		return l.parseIMA(b, dataAt, e)
 	}
-	size := l.Order.Uint32(b[dataAt:])
+	size := l.order.uint32(b[dataAt:])
 	if size > maxData {
-		rec.at, rec.field, rec.got, rec.want = dataAt, "template data length", uint64(size), "at most 16777216"
-		return rec, 0, bad
+		return 0, &fault{dataAt, "template data length", uint64(size), "at most 16777216"}
 	}
 	end := dataAt + 4 + int(size)
 	if len(b) < end {
-		return rec, 0, short
+		return 0, nil
 	}
 	e.data = b[dataAt+4 : end : end]
-	if !eachField(e.data, l.Order, func(int, []byte) {}) {
-		rec.at, rec.field, rec.got, rec.want = dataAt+4, "template data", uint64(size), "fields whose lengths consume it exactly"
-		return rec, 0, bad
+	if !e.scan() {
+		return 0, &fault{dataAt + 4, "template data", uint64(size), "fields whose lengths consume it exactly"}
 	}
-	return rec, end, whole
+	return end, nil
 }
 
-// parseIMA parses the template "ima": digest[20], u32 length, name. With
-// ima_hash=md5 the digest has 16 bytes: if the template hash proves it, or if
-// what stands behind 20 bytes can be no length. As long as either could still
-// be, the record is short, for it must not depend on where the buffer ends.
-func (l Layout) parseIMA(b []byte, at int, rec record, e *Entry) (record, int, status) {
-	end, st := l.imaEnd(b, at, 20)
-	if st == whole {
+// parseIMA parses the template "ima": digest[20], u32 length, name, and puts
+// digest ‖ name behind e.data. With ima_hash=md5 the digest has 16 bytes: if
+// the template hash proves it, or if what stands behind 20 bytes can be no
+// length. As long as either could still be, the record goes on, for it must
+// not depend on where the buffer ends.
+func (l layout) parseIMA(b []byte, at int, e *Entry) (n int, f *fault) {
+	end, fits := l.imaEnd(b, at, 20)
+	end16, fits16 := l.imaEnd(b, at, md5Size)
+	if !fits && !fits16 {
+		return 0, &fault{at + 20, "event name length", uint64(l.order.uint32(b[at+20:])), "at most 256"}
+	}
+	if end > 0 {
 		e.setIMA(b[at:end], 20)
+		if !fits16 {
+			return end, nil
+		}
 		if c, _ := e.Verify(e.recorded); c != rtmr.Contradicts {
-			return rec, end, whole
+			return end, nil
 		}
 	}
-	short16, proven := *e, false
-	end16, st16 := l.imaEnd(b, at, 16)
-	if st16 == whole {
-		short16.setIMA(b[at:end16], 16)
-		c, _ := short16.Verify(e.recorded)
-		proven = c == rtmr.Verified
+	if end16 > 0 {
+		md5 := *e
+		md5.setIMA(b[at:end16], md5Size)
+		if c, _ := md5.Verify(e.recorded); !fits || c == rtmr.Verified {
+			*e = md5
+			return end16, nil
+		}
 	}
-	switch {
-	case proven, st == bad && st16 == whole:
-		*e = short16
-		return rec, end16, whole
-	case st == short || st16 == short:
-		return rec, 0, short
-	case st == whole:
-		return rec, end, whole
+	if fits && end == 0 || fits16 && end16 == 0 {
+		return 0, nil
 	}
-	rec.at, rec.field, rec.want = at+20, "event name length", "at most 256"
-	rec.got = uint64(l.Order.Uint32(b[at+20:]))
-	return rec, 0, bad
+	return end, nil
 }
 
-// imaEnd returns where the event data end whose digest has d bytes.
-func (l Layout) imaEnd(b []byte, at, d int) (end int, st status) {
+// imaEnd returns where the event data end whose digest has d bytes, or 0 if
+// that is behind b; fits is false if the length there can be none.
+func (l layout) imaEnd(b []byte, at, d int) (end int, fits bool) {
 	if len(b) < at+d+4 {
-		return 0, short
+		return 0, true
 	}
-	n := l.Order.Uint32(b[at+d:])
+	n := l.order.uint32(b[at+d:])
 	if n > imaNameSize {
-		return 0, bad
+		return 0, false
 	}
-	end = at + d + 4 + int(n)
-	if len(b) < end {
-		return 0, short
+	if end = at + d + 4 + int(n); len(b) < end {
+		return 0, true
 	}
-	return end, whole
+	return end, true
 }
 
-// setIMA makes digest ‖ name of the event data, whose digest has d bytes.
+// setIMA makes digest ‖ name of the event data, whose digest has d bytes, in
+// the room behind e.data.
 func (e *Entry) setIMA(eventData []byte, d int) {
-	e.data = append(append(make([]byte, 0, len(eventData)-4), eventData[:d]...), eventData[d+4:]...)
-	e.md5 = d == 16
+	e.data = append(append(e.data[len(e.data):], eventData[:d]...), eventData[d+4:]...)
+	e.md5 = d == md5Size
+	e.scan()
 }

@@ -2,7 +2,6 @@ package ima
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -53,21 +52,17 @@ type field struct {
 	data []byte
 }
 
-// eachField calls f for the fields of the template data, and reports whether
-// the lengths consume the data exactly.
-func eachField(data []byte, order binary.ByteOrder, f func(i int, data []byte)) bool {
-	for i := 0; len(data) > 0; i++ {
-		if len(data) < 4 {
-			return false
-		}
-		n := order.Uint32(data)
-		if uint64(n) > uint64(len(data)-4) {
-			return false
-		}
-		f(i, data[4:4+n])
-		data = data[4+n:]
+// cutField cuts one field off template data; ok is false if its length says
+// more than there is.
+func cutField(data []byte, order byteOrder) (field, rest []byte, ok bool) {
+	if len(data) < 4 {
+		return nil, nil, false
 	}
-	return true
+	end := 4 + uint64(order.uint32(data))
+	if end > uint64(len(data)) {
+		return nil, nil, false
+	}
+	return data[4:end], data[end:], true
 }
 
 // fields splits the template data; nil if the lengths do not consume it.
@@ -81,8 +76,12 @@ func (e *Entry) fields() []field {
 		return []field{{"d", e.data[:d]}, {"n", e.data[d:]}}
 	}
 	var out []field
-	if !eachField(e.data, e.order, func(_ int, b []byte) { out = append(out, field{"", b}) }) {
-		return nil
+	for data := e.data; len(data) > 0; {
+		b, rest, ok := cutField(data, e.order)
+		if !ok {
+			return nil
+		}
+		out, data = append(out, field{"", b}), rest
 	}
 	if len(ids) == len(out) {
 		for i := range out {
@@ -93,7 +92,7 @@ func (e *Entry) fields() []field {
 }
 
 // render writes a field as the ASCII list would, but with names escaped.
-func (f field) render(order binary.ByteOrder) string {
+func (f field) render(order byteOrder) string {
 	switch f.id {
 	case "n", "n-ng":
 		return rtmr.Escape(string(bytes.TrimRight(f.data, "\x00")))
@@ -103,11 +102,11 @@ func (f field) render(order binary.ByteOrder) string {
 		return renderDigest(f.data)
 	case "iuid", "igid":
 		if len(f.data) == 4 {
-			return fmt.Sprintf("%s=%d", f.id, order.Uint32(f.data))
+			return fmt.Sprintf("%s=%d", f.id, order.uint32(f.data))
 		}
 	case "imode":
 		if len(f.data) == 2 {
-			return fmt.Sprintf("%s=%o", f.id, order.Uint16(f.data))
+			return fmt.Sprintf("%s=%o", f.id, order.uint16(f.data))
 		}
 	case "":
 		if s, ok := bytes.CutSuffix(f.data, []byte{0}); ok && !bytes.ContainsRune(s, 0) {

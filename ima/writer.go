@@ -2,7 +2,6 @@ package ima
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"tallystick/rtmr"
@@ -21,12 +20,15 @@ import (
 // It refuses, and returns dst as it was, what a Reader of this layout would
 // not read back: an entry's own byte order must be the layout's.
 func (l Layout) AppendRecord(dst []byte, pcr rtmr.PCR, e *Entry) ([]byte, error) {
-	b := l.appendUint32(dst, uint32(pcr))
+	if e.opaque {
+		return dst, fmt.Errorf("template %q: the entry has the text of its fields, not its template data", e.template)
+	}
+	b := orderOf(l.Order).appendUint32(dst, uint32(pcr))
 	b, err := l.appendTemplateHash(b, e)
 	if err != nil {
 		return dst, err
 	}
-	b = l.appendUint32(b, uint32(len(e.template)))
+	b = orderOf(l.Order).appendUint32(b, uint32(len(e.template)))
 	b = append(b, e.template...)
 	if e.template == templateIMA {
 		d := e.imaDigestSize()
@@ -43,13 +45,7 @@ func (l Layout) AppendRecord(dst []byte, pcr rtmr.PCR, e *Entry) ([]byte, error)
 
 // AppendField appends one field of template data: u32 length, then the bytes.
 func (l Layout) AppendField(dst, field []byte) []byte {
-	return append(l.appendUint32(dst, uint32(len(field))), field...)
-}
-
-func (l Layout) appendUint32(dst []byte, n uint32) []byte {
-	var b [4]byte
-	l.Order.PutUint32(b[:], n)
-	return append(dst, b[:]...)
+	return append(orderOf(l.Order).appendUint32(dst, uint32(len(field))), field...)
 }
 
 func (l Layout) appendTemplateHash(dst []byte, e *Entry) ([]byte, error) {
@@ -67,20 +63,15 @@ func (l Layout) appendTemplateHash(dst []byte, e *Entry) ([]byte, error) {
 // readsBack reports an error unless the record parses as the entry.
 func (l Layout) readsBack(record []byte, e *Entry) error {
 	var back Entry
-	rec, n, st := l.parse(record, &back)
-	if st == bad {
-		return fmt.Errorf("template %q: %s: %w", e.template, rec.field, rec.err())
+	n, fault := l.internal().parse(record, &back)
+	if fault != nil {
+		return fmt.Errorf("template %q: %s: %w", e.template, fault.field, fault.err())
 	}
-	if st != whole || n != len(record) || back.template != e.template || back.md5 != e.md5 || !bytes.Equal(back.data, e.data) {
+	if n != len(record) || back.template != e.template || back.md5 != e.md5 || !bytes.Equal(back.data, e.data) {
 		return fmt.Errorf("template %q: the record would not read back as the same entry", e.template)
 	}
-	if e.template != templateIMA && len(e.data) > 0 && !sameOrder(e.order, l.Order) {
-		return fmt.Errorf("template %q: the lengths in the template data are %s, the list's are %s", e.template, e.order, l.Order)
+	if e.template != templateIMA && len(e.data) > 0 && e.order != orderOf(l.Order) {
+		return fmt.Errorf("template %q: the lengths in the template data are %s, the list's are %s", e.template, e.Order(), l.Order)
 	}
 	return nil
-}
-
-func sameOrder(a, b binary.ByteOrder) bool {
-	one := []byte{0, 1}
-	return a == nil || a.Uint16(one) == b.Uint16(one)
 }
