@@ -1,9 +1,11 @@
 package eventlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"tallystick/rtmr"
 )
@@ -66,11 +68,10 @@ func (r *Reader) finishPadding(fill byte) error {
 	start := r.in.Offset()
 	for {
 		b, err := r.in.Peek(4096)
-		for i, c := range b {
-			if c != fill {
-				r.warn("offset %d: data behind the end of the log at offset %d, which is not part of it", r.in.Offset()+int64(i), start)
-				return nil
-			}
+		if bytes.Count(b, []byte{fill}) != len(b) {
+			i := slices.IndexFunc(b, func(c byte) bool { return c != fill })
+			r.warn("offset %d: data behind the end of the log at offset %d, which is not part of it", r.in.Offset()+int64(i), start)
+			return nil
 		}
 		r.in.Skip(len(b))
 		if err != nil {

@@ -23,10 +23,12 @@ type batch struct {
 	at      []int
 	digests []rtmr.Digest // banks, then hashes, for each entry
 	sums    []byte
-	flat    []byte // template data of the template "ima", whose records interrupt it
-	err     error  // what stopped the list behind this batch's entries
-	done    chan struct{}
+	flat    []byte        // template data of the template "ima", whose records interrupt it
+	err     error         // what stopped the list behind this batch's entries
+	done    chan struct{} // holds one value when the batch is hashed
 }
+
+func newBatch() *batch { return &batch{done: make(chan struct{}, 1)} }
 
 // start makes b the batch behind prev, with prev's unfinished record in it.
 func (b *batch) start(prev *batch) {
@@ -62,9 +64,8 @@ func (b *batch) read(src io.Reader) {
 // cut parses the batch's records; more says that the list goes on behind it.
 func (r *Reader) cut(b *batch) (more bool) {
 	b.entries, b.at, b.used, b.flat = b.entries[:0], b.at[:0], 0, b.flat[:0]
-	template := ""
 	for b.used < b.len {
-		b.entries = append(b.entries, Entry{template: template, data: b.flat[len(b.flat):]})
+		b.entries = append(b.entries, Entry{template: r.template, data: b.flat[len(b.flat):]})
 		e := &b.entries[len(b.entries)-1]
 		n, fault := r.layout.parse(b.buf[b.used:b.len], e)
 		if n == 0 {
@@ -75,7 +76,7 @@ func (r *Reader) cut(b *batch) (more bool) {
 			}
 			break
 		}
-		if template = e.template; template == templateIMA {
+		if r.template = e.template; r.template == templateIMA {
 			b.keepFlat(len(e.data))
 		}
 		b.at = append(b.at, b.used)

@@ -28,7 +28,7 @@ func (r *Reader) startPipeline() *pipeline {
 		stop:  make(chan struct{}),
 	}
 	for range batches - 1 { // and r.first
-		p.free <- new(batch)
+		p.free <- newBatch()
 	}
 	for range workers {
 		go func() {
@@ -47,7 +47,6 @@ func (p *pipeline) frame(b *batch, src io.Reader, cut func(*batch) (more bool)) 
 	defer close(p.order)
 	for {
 		more := cut(b)
-		b.done = make(chan struct{})
 		p.jobs <- b
 		p.order <- b
 		if !more {
@@ -66,7 +65,7 @@ func (p *pipeline) frame(b *batch, src io.Reader, cut func(*batch) (more bool)) 
 
 func (p *pipeline) do(b *batch) {
 	p.hash(b)
-	close(b.done)
+	b.done <- struct{}{}
 }
 
 // await returns when b is hashed. Until then it hashes what is ready for it,

@@ -35,12 +35,14 @@ type Reader struct {
 	banks    []rtmr.Alg // what is delivered, the list's own first
 	hashes   []rtmr.Alg // what is computed for each entry
 	first    *batch     // the bytes that were looked at
+	template string     // of the entry that was cut last
 	warnings []string
 }
 
 // NewReader begins to read a list and finds its layout.
 func NewReader(src io.Reader, opts Options) (*Reader, error) {
-	r := &Reader{src: src, opts: opts, first: &batch{buf: make([]byte, batchSize)}}
+	r := &Reader{src: src, opts: opts, first: newBatch()}
+	r.first.buf = make([]byte, batchSize)
 	n, err := io.ReadFull(src, r.first.buf)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, err
