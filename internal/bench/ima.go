@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+
+	"tallystick/ima"
+	"tallystick/internal/imagen"
+	"tallystick/replay"
+	"tallystick/rtmr"
+)
+
+// chain holds the replay of a list against the floor under every replay: the
+// hashes of the chain, which are made one after another.
+func (b *bench) chain() (section, error) {
+	const entries = 1_000_000
+	s := section{title: "IMA list of 1,000,000 entries, SHA-256"}
+	path, err := b.list("list-sha256", rtmr.SHA256, entries)
+	if err != nil {
+		return s, err
+	}
+	value, err := foldList(path, rtmr.SHA256, entries)
+	if err != nil {
+		return s, err
+	}
+	floor := contender{"floor", func() error { return bareChain(entries) }}
+	contenders := []contender{
+		floor,
+		{"`ima.Reader` and `replay.Fold`, from a file", func() error { _, err := foldList(path, rtmr.SHA256, entries); return err }},
+		{"`tally replay --bank sha256 FILE`", func() error { return b.replay(rtmr.SHA256, path, nil, value) }},
+		{"`tally replay --bank sha256 -`, from a pipe that another process fills", func() error {
+			return fromFile(path, func(r io.Reader) error { return b.replay(rtmr.SHA256, "-", r, value) })
+		}},
+	}
+	times, err := race(b.rounds, contenders)
+	if err != nil {
+		return s, err
+	}
+	s.text = `
+Each entry's template hash is recomputed from its template data and compared
+with the recorded one, and the recorded one is folded into PCR 10. The result
+is the time as a multiple of the floor: 1,000,000 times one bare
+` + "`sha256.Sum256`" + ` over 64 bytes, each over the one before, on one core. The
+verification costs as many bare hashes again, over more bytes, so that two
+cores with nothing else to do come to at least 1.0, and one core to 2.0.`
+	for i, c := range contenders[1:] {
+		s.rows = append(s.rows, atMost(c.name, ratio(times[i+1], times[0]), 2.0))
+	}
+	return s, nil
+}
+
+// bareChain makes n chained SHA-256 hashes over value ‖ digest.
+func bareChain(n int) error {
+	var block [2 * sha256.Size]byte
+	for range n {
+		*(*[sha256.Size]byte)(block[:]) = sha256.Sum256(block[:])
+	}
+	return nil
+}
+
+// list writes a list of the generator's to a file.
+func (b *bench) list(name string, alg rtmr.Alg, entries int) (path string, err error) {
+	return b.file(name, func(f *os.File) error {
+		return imagen.Write(f, ima.Layout{Alg: alg, Order: binary.LittleEndian}, entries)
+	})
+}
+
+// foldList folds a list in one bank by the packages, and returns PCR 10.
+func foldList(path string, alg rtmr.Alg, entries int) (value rtmr.Hex, err error) {
+	err = fromFile(path, func(file io.Reader) error {
+		r, err := ima.NewReader(file, ima.Options{Banks: []rtmr.Alg{alg}})
+		if err != nil {
+			return err
+		}
+		f := replay.New(replay.Options{Banks: []rtmr.Alg{alg}})
+		if _, err := f.Log(r.Measurements()); err != nil {
+			return err
+		}
+		if n := f.Checks().Verified; n != entries {
+			return fmt.Errorf("%d of %d entries are verified", n, entries)
+		}
+		value = f.Registers()[0].Value
+		return nil
+	})
+	return value, err
+}
+
+func fromFile(path string, read func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return read(struct{ io.Reader }{f}) // as a stream: exec makes a pipe of it
+}
+
+// replay runs the built command, which must come to a value.
+func (b *bench) replay(alg rtmr.Alg, path string, stdin io.Reader, value rtmr.Hex) error {
+	cmd := exec.Command(b.tally, "replay", "--bank", alg.String(), path)
+	cmd.Stdin = stdin
+	out, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(out, []byte(value.String())) {
+		return fmt.Errorf("expected %s in %s", value, out)
+	}
+	return nil
+}
