@@ -283,7 +283,7 @@ func (e *Entry) proven() bool {
 func (r *ASCIIReader) extended(e *Entry) []rtmr.Digest {
 	r.digests = r.digests[:0]
 	for _, a := range r.banks {
-		if sum := r.opts.Profile.extended(e, a); sum != nil {
+		if sum := r.opts.Profile.extended(nil, e, a); sum != nil {
 			r.digests = append(r.digests, rtmr.Digest{Alg: a, Sum: sum})
 		}
 	}

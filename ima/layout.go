@@ -29,6 +29,11 @@ type layout struct {
 	order byteOrder
 }
 
+// entry is what all entries of a list have in common.
+func (l layout) entry() Entry {
+	return Entry{order: l.order, recorded: rtmr.Digest{Alg: l.alg}}
+}
+
 func (l Layout) internal() layout { return layout{l.Alg, orderOf(l.Order)} }
 
 var layouts = []layout{

@@ -3,6 +3,8 @@ package ima
 import (
 	"io"
 	"runtime"
+
+	"tallystick/rtmr"
 )
 
 // pipeline reads and hashes a list ahead of its delivery: one goroutine cuts
@@ -10,22 +12,24 @@ import (
 // order. Folding is a chain that one core must compute alone, so it is the
 // caller's that has to be kept busy: when it would wait, it hashes as well.
 type pipeline struct {
-	hash  func(*batch)
-	free  chan *batch // to be filled
-	jobs  chan *batch // to be hashed
-	order chan *batch // to be delivered
-	stop  chan struct{}
+	layout layout
+	hashes []rtmr.Alg
+	free   chan *batch // to be filled
+	jobs   chan *batch // to be hashed
+	order  chan *batch // to be delivered
+	stop   chan struct{}
 }
 
 func (r *Reader) startPipeline() *pipeline {
 	workers := min(max(1, runtime.GOMAXPROCS(0)-1), 4)
 	batches := 2*workers + 2
 	p := &pipeline{
-		hash:  r.hash,
-		free:  make(chan *batch, batches),
-		jobs:  make(chan *batch, batches),
-		order: make(chan *batch, batches),
-		stop:  make(chan struct{}),
+		layout: r.layout,
+		hashes: r.hashes,
+		free:   make(chan *batch, batches),
+		jobs:   make(chan *batch, batches),
+		order:  make(chan *batch, batches),
+		stop:   make(chan struct{}),
 	}
 	for range batches - 1 { // and r.first
 		p.free <- newBatch()
@@ -37,16 +41,16 @@ func (r *Reader) startPipeline() *pipeline {
 			}
 		}()
 	}
-	go p.frame(r.first, r.src, r.cut)
+	go p.frame(r.first, r.src)
 	return p
 }
 
 // frame cuts the source into batches of whole records, in order.
-func (p *pipeline) frame(b *batch, src io.Reader, cut func(*batch) (more bool)) {
+func (p *pipeline) frame(b *batch, src io.Reader) {
 	defer close(p.jobs)
 	defer close(p.order)
 	for {
-		more := cut(b)
+		more := b.cut(p.layout)
 		p.jobs <- b
 		p.order <- b
 		if !more {
@@ -64,7 +68,7 @@ func (p *pipeline) frame(b *batch, src io.Reader, cut func(*batch) (more bool)) 
 }
 
 func (p *pipeline) do(b *batch) {
-	p.hash(b)
+	b.hash(p.layout, p.hashes)
 	b.done <- struct{}{}
 }
 

@@ -2,6 +2,7 @@ package ima
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tallystick/rtmr"
@@ -95,22 +96,21 @@ func (p *Profile) register(column uint32) (rtmr.Register, error) {
 }
 
 // extended returns what was extended for an entry into a bank, or nil where
-// that is not known.
-func (p *Profile) extended(e *Entry, a rtmr.Alg) []byte {
-	var sum []byte
-	switch {
-	case e.Violation():
-		sum = make([]byte, a.Size())
-		p.fillViolation(sum)
-	case p.padded(a):
-		sha1 := e.TemplateHash(rtmr.SHA1)
-		if sha1 == nil {
-			return nil
-		}
-		sum = make([]byte, a.Size())
-		copy(sum, sha1)
-	default:
-		sum = e.TemplateHash(a)
+// that is not known. It is made in buf where it is no hash that the entry has.
+func (p *Profile) extended(buf []byte, e *Entry, a rtmr.Alg) []byte {
+	violation := e.Violation()
+	if !violation && !p.padded(a) {
+		return e.TemplateHash(a)
 	}
+	sum := slices.Grow(buf[:0], a.Size())[:a.Size()]
+	if violation {
+		p.fillViolation(sum)
+		return sum
+	}
+	sha1 := e.TemplateHash(rtmr.SHA1)
+	if sha1 == nil {
+		return nil
+	}
+	clear(sum[copy(sum, sha1):])
 	return sum
 }

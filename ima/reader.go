@@ -35,7 +35,6 @@ type Reader struct {
 	banks    []rtmr.Alg // what is delivered, the list's own first
 	hashes   []rtmr.Alg // what is computed for each entry
 	first    *batch     // the bytes that were looked at
-	template string     // of the entry that was cut last
 	warnings []string
 }
 
@@ -126,10 +125,10 @@ func (r *Reader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 	return func(yield func(rtmr.Measurement, error) bool) {
 		p := r.startPipeline()
 		defer close(p.stop)
-		seen := aggregates{}
+		d := newDelivery(r)
 		for b := range p.order {
 			p.await(b)
-			if !r.deliver(b, &seen, yield) {
+			if !d.deliver(b, yield) {
 				return
 			}
 			if b.err != nil {
@@ -138,32 +137,8 @@ func (r *Reader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 			}
 			p.free <- b
 		}
-		r.warnings = append(r.warnings, seen.warnings()...)
+		r.warnings = append(r.warnings, d.seen.warnings()...)
 	}
-}
-
-// deliver yields a batch's entries; false if the caller has had enough.
-func (r *Reader) deliver(b *batch, seen *aggregates, yield func(rtmr.Measurement, error) bool) bool {
-	per := len(r.hashes) + len(r.banks)
-	for i := range b.entries {
-		e := &b.entries[i]
-		m := rtmr.Measurement{
-			Index:   b.index + i,
-			Offset:  b.offset + int64(b.at[i]),
-			Digests: b.digests[i*per+len(r.hashes) : (i+1)*per],
-			Entry:   e,
-		}
-		var err error
-		if m.Register, err = r.opts.Profile.register(e.pcr); err != nil {
-			yield(rtmr.Measurement{}, &SyntaxError{Offset: m.Offset, Entry: m.Index, Field: "PCR index", Err: err})
-			return false
-		}
-		seen.see(m.Index, e)
-		if !yield(m, nil) {
-			return false
-		}
-	}
-	return true
 }
 
 // aggregates counts boot_aggregate entries: one, at the head, is the rule.
