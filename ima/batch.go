@@ -2,13 +2,15 @@ package ima
 
 import (
 	"fmt"
+	"hash"
 	"io"
+	"slices"
 
 	"tallystick/rtmr"
 )
 
 // batchSize is how much of a list is parsed and hashed in one go.
-const batchSize = DetectSize
+const batchSize = 256 << 10
 
 // batch is a run of whole records, hashed together.
 type batch struct {
@@ -21,6 +23,7 @@ type batch struct {
 	records  []record
 	template string        // of the last record
 	flat     []byte        // template data of the template "ima", whose records interrupt it
+	hashes   []hash.Hash   // one in each algorithm that is asked for
 	sums     []byte        // the hashes of each entry
 	err      error         // what stopped the list behind this batch's entries
 	done     chan struct{} // holds one value when the batch is hashed
@@ -88,7 +91,7 @@ func (b *batch) cut(l layout) (more bool) {
 		at += n
 		if e.template == templateIMA {
 			rec.data = int32(len(flat))
-			flat = append(flat, e.data...)
+			flat = append(slices.Grow(flat, b.len-at+len(e.data)), e.data...)
 		} else {
 			rec.data = int32(at - len(e.data))
 		}
@@ -119,12 +122,19 @@ func (b *batch) entry(i int, l layout, e *Entry) {
 
 // hash computes what each entry of the batch hashes to.
 func (b *batch) hash(l layout, algs []rtmr.Alg) {
-	sums := b.sums[:0]
+	for len(b.hashes) < len(algs) {
+		b.hashes = append(b.hashes, algs[len(b.hashes)].New())
+	}
+	sums, hashes := b.sums[:0], b.hashes
 	e := l.entry()
+	var buf [20 + imaNameSize]byte
 	for i := range b.records {
 		b.entry(i, l, &e)
-		for _, a := range algs {
-			sums = e.appendHash(sums, a)
+		data := e.hashed(&buf)
+		for _, h := range hashes {
+			h.Reset()
+			h.Write(data)
+			sums = h.Sum(sums)
 		}
 	}
 	b.sums = sums

@@ -199,21 +199,21 @@ func (e *Entry) hash(a rtmr.Alg) []byte {
 			return d.Sum
 		}
 	}
-	return e.appendHash(nil, a)
+	var buf [20 + imaNameSize]byte
+	return a.AppendHash(nil, e.hashed(&buf))
 }
 
-// appendHash appends the template hash: H(data), but for the template "ima",
-// whose name is padded with zeros to 256 bytes
-// (ima_crypto.c, ima_calc_field_array_hash_tfm).
-func (e *Entry) appendHash(dst []byte, a rtmr.Alg) []byte {
-	if e.template != templateIMA || len(e.data) < e.imaDigestSize() {
-		return a.AppendHash(dst, e.data)
+// hashed returns the bytes that the template hash is over: the data, but for
+// the template "ima" a copy in buf, with the name padded with zeros to 256
+// bytes (ima_crypto.c, ima_calc_field_array_hash_tfm).
+func (e *Entry) hashed(buf *[20 + imaNameSize]byte) []byte {
+	if e.template != templateIMA {
+		return e.data
 	}
-	var buf [20 + imaNameSize]byte
 	d := e.imaDigestSize()
-	n := copy(buf[:d], e.data)
-	copy(buf[n:n+imaNameSize], e.data[d:])
-	return a.AppendHash(dst, buf[:n+imaNameSize])
+	padded := buf[:d+imaNameSize]
+	clear(padded[copy(padded, e.data):])
+	return padded
 }
 
 func (e *Entry) imaDigestSize() int {

@@ -3,6 +3,7 @@ package replay
 import (
 	"cmp"
 	"fmt"
+	"hash"
 	"iter"
 	"slices"
 
@@ -43,6 +44,16 @@ type cell struct {
 	alg    rtmr.Alg
 	value  []byte
 	events int
+	hash   hash.Hash // one for all cells of an algorithm
+}
+
+// extend is rtmr.Alg.Extend, with a hash that is kept.
+func (c *cell) extend(digest []byte) {
+	c.hash.Reset()
+	c.hash.Write(c.value)
+	c.hash.Write(digest)
+	c.value = c.hash.Sum(c.value[:0])
+	c.events++
 }
 
 // Value is a register's value in a bank, and how many events made it.
@@ -130,9 +141,7 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 			f.unfolded[d.Alg]++
 			continue
 		}
-		c := f.cell(reg, d.Alg)
-		d.Alg.Extend(c.value, d.Sum)
-		c.events++
+		f.cell(reg, d.Alg).extend(d.Sum)
 	}
 }
 
@@ -193,7 +202,13 @@ func (f *Fold) cell(reg rtmr.Register, alg rtmr.Alg) *cell {
 			return c
 		}
 	}
-	f.cells = append(f.cells, cell{reg: reg, alg: alg, value: reg.StartValue(alg)})
+	c := cell{reg: reg, alg: alg, value: reg.StartValue(alg)}
+	if i := slices.IndexFunc(f.cells, func(c cell) bool { return c.alg == alg }); i >= 0 {
+		c.hash = f.cells[i].hash
+	} else {
+		c.hash = alg.New()
+	}
+	f.cells = append(f.cells, c)
 	return &f.cells[len(f.cells)-1]
 }
 

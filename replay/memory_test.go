@@ -51,7 +51,7 @@ func TestNoAllocationPerEvent(t *testing.T) {
 		}
 		return n
 	}
-	shortIMA, longIMA := templateIMA(t, 1000), templateIMA(t, 20_000)
+	shortIMA, longIMA := templateIMA(t, 1000), templateIMA(t, 100_000)
 	for _, tc := range []struct {
 		name        string
 		short, long func() int

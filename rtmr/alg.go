@@ -7,6 +7,7 @@ import (
 	"crypto/sha3"
 	"crypto/sha512"
 	"fmt"
+	"hash"
 	"strconv"
 	"strings"
 )
@@ -104,6 +105,29 @@ func (a Alg) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 func (a *Alg) UnmarshalText(text []byte) (err error) {
 	*a, err = ParseAlg(string(text))
 	return err
+}
+
+// New returns a hash.Hash of the algorithm. One that is kept and reset makes a
+// million short hashes faster than AppendHash does. It panics if the algorithm
+// is not Available.
+func (a Alg) New() hash.Hash {
+	switch a {
+	case SHA1:
+		return sha1.New()
+	case SHA256:
+		return sha256.New()
+	case SHA384:
+		return sha512.New384()
+	case SHA512:
+		return sha512.New()
+	case SHA3256:
+		return sha3.New256()
+	case SHA3384:
+		return sha3.New384()
+	case SHA3512:
+		return sha3.New512()
+	}
+	panic("rtmr: " + a.String() + " cannot be computed")
 }
 
 // AppendHash appends H(data) to dst. It does not allocate when dst has room.
