@@ -10,7 +10,7 @@ import (
 )
 
 // batchSize is how much of a list is parsed and hashed in one go.
-const batchSize = 256 << 10
+const batchSize = 128 << 10
 
 // batch is a run of whole records, hashed together.
 type batch struct {
@@ -125,7 +125,11 @@ func (b *batch) hash(l layout, algs []rtmr.Alg) {
 	for len(b.hashes) < len(algs) {
 		b.hashes = append(b.hashes, algs[len(b.hashes)].New())
 	}
-	sums, hashes := b.sums[:0], b.hashes
+	size := 0
+	for _, a := range algs {
+		size += a.Size()
+	}
+	sums, hashes := slices.Grow(b.sums[:0], size*len(b.records)), b.hashes
 	e := l.entry()
 	var buf [20 + imaNameSize]byte
 	for i := range b.records {
