@@ -1,4 +1,4 @@
-.PHONY: build test lint fuzz vuln demo
+.PHONY: build test lint fuzz bench vuln demo
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
@@ -16,6 +16,10 @@ lint:
 
 fuzz:
 	.ci/fuzz $(FUZZTIME)
+
+# Side by side with floors and peers; wants a machine with nothing else to do.
+bench:
+	go run ./internal/bench -o docs/benchmarks.md
 
 # Known vulnerabilities in dependencies; needs the vulnerability database's server.
 vuln:

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"os"
 	"testing"
 
+	"tallystick/eventlog"
 	"tallystick/ima"
 	"tallystick/internal/imagen"
 	"tallystick/replay"
@@ -18,6 +20,30 @@ func BenchmarkChain(b *testing.B) {
 	var buf [64]byte
 	for b.Loop() {
 		*(*[32]byte)(buf[:]) = sha256.Sum256(buf[:])
+	}
+}
+
+// BenchmarkTCG reads and folds a boot log of 51 events in three banks, without
+// and with the check of event data.
+func BenchmarkTCG(b *testing.B) {
+	log, err := os.ReadFile("../fixtures/shim-grub-sb-6.12/boot.bin")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, skip := range map[string]bool{"fold": true, "fold-and-check": false} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(log)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := eventlog.NewReader(bytes.NewReader(log), eventlog.Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := replay.New(replay.Options{SkipVerify: skip}).Log(r.Measurements()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

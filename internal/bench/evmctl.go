@@ -10,23 +10,26 @@ import (
 
 // evmctl holds the built command against ima-evm-utils' on the same list.
 func (b *bench) evmctl() (section, error) {
-	const entries = 100_000
-	s := section{title: "IMA list of 100,000 entries, beside evmctl", text: `
-` + "`evmctl ima_measurement --pcrs BANK,FILE --verify-bank=BANK LIST`" + ` and
-` + "`tally replay --bank BANK LIST`" + ` on one SHA-1 list, as the kernel's default one
-is, process start included. Both come to the same PCR 10: evmctl is given what
-tally folded, and exits with 0. The result is how many times as fast tally is.`}
+	s := section{title: "IMA list, beside evmctl", text: fmt.Sprintf(`
+`+"`evmctl ima_measurement --pcrs BANK,FILE --verify-bank=BANK LIST`"+` and
+`+"`tally replay --bank BANK LIST`"+` on one list of %d entries, process start
+included. Both come to the same PCR 10: evmctl is given what tally folded, and
+exits with 0. The result is how many times as fast tally is.
+
+The list is a SHA-1 list, the only kind that evmctl reads. In its own bank each
+entry is hashed once to verify it; for the SHA-256 bank it is hashed in SHA-1 to
+verify it and in SHA-256 besides.`, b.peerList)}
 	evmctl, err := exec.LookPath("evmctl")
 	if err != nil {
 		s.skipped = append(s.skipped, "evmctl is not installed (Debian: ima-evm-utils)")
 		return s, nil
 	}
-	list, err := b.list("list-sha1", rtmr.SHA1, entries)
+	list, err := b.writeList("list-sha1", rtmr.SHA1, b.peerList)
 	if err != nil {
 		return s, err
 	}
-	for _, alg := range []rtmr.Alg{rtmr.SHA256, rtmr.SHA1} {
-		value, err := foldList(list, alg, entries)
+	for _, alg := range []rtmr.Alg{rtmr.SHA1, rtmr.SHA256} {
+		value, err := foldList(list, alg, b.peerList)
 		if err != nil {
 			return s, err
 		}
@@ -43,7 +46,12 @@ tally folded, and exits with 0. The result is how many times as fast tally is.`}
 		if err != nil {
 			return s, err
 		}
-		s.rows = append(s.rows, atLeast(alg.String()+" bank", ratio(times[0], times[1]), 10))
+		r := ratio(times[0], times[1])
+		if alg == rtmr.SHA1 {
+			s.rows = append(s.rows, atLeast("the list's own bank, SHA-1", r, 10))
+		} else {
+			s.rows = append(s.rows, shown("SHA-256 bank", r))
+		}
 	}
 	return s, nil
 }

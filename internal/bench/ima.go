@@ -18,22 +18,20 @@ import (
 // chain holds the replay of a list against the floor under every replay: the
 // hashes of the chain, which are made one after another.
 func (b *bench) chain() (section, error) {
-	const entries = 1_000_000
-	s := section{title: "IMA list of 1,000,000 entries, SHA-256"}
-	path, err := b.list("list-sha256", rtmr.SHA256, entries)
+	s := section{title: "IMA list, beside the floor"}
+	path, err := b.writeList("list-sha256", rtmr.SHA256, b.list)
 	if err != nil {
 		return s, err
 	}
-	value, err := foldList(path, rtmr.SHA256, entries)
+	value, err := foldList(path, rtmr.SHA256, b.list)
 	if err != nil {
 		return s, err
 	}
-	floor := contender{"floor", func() error { return bareChain(entries) }}
 	contenders := []contender{
-		floor,
-		{"`ima.Reader` and `replay.Fold`, from a file", func() error { _, err := foldList(path, rtmr.SHA256, entries); return err }},
+		{"floor", func() error { return bareChain(b.list) }},
+		{"`ima.Reader` and `replay.Fold`, from a file", func() error { _, err := foldList(path, rtmr.SHA256, b.list); return err }},
 		{"`tally replay --bank sha256 FILE`", func() error { return b.replay(rtmr.SHA256, path, nil, value) }},
-		{"`tally replay --bank sha256 -`, from a pipe that another process fills", func() error {
+		{"`tally replay --bank sha256 -`, from a pipe", func() error {
 			return fromFile(path, func(r io.Reader) error { return b.replay(rtmr.SHA256, "-", r, value) })
 		}},
 	}
@@ -41,16 +39,17 @@ func (b *bench) chain() (section, error) {
 	if err != nil {
 		return s, err
 	}
-	s.text = `
-Each entry's template hash is recomputed from its template data and compared
-with the recorded one, and the recorded one is folded into PCR 10. The result
-is the time as a multiple of the floor: 1,000,000 times one bare
-` + "`sha256.Sum256`" + ` over 64 bytes, each over the one before, on one core. The
-verification costs as many bare hashes again, over more bytes, so that two
-cores with nothing else to do come to at least 1.0, and one core to 2.0.`
-	for i, c := range contenders[1:] {
+	s.text = fmt.Sprintf(`
+A SHA-256 list of %d entries. Each entry's template hash is recomputed from its
+template data and compared with the recorded one, and the recorded one is folded
+into PCR 10. The result is the time as a multiple of the floor: as many bare
+`+"`sha256.Sum256`"+` over 64 bytes, each over the one before, on one core. To verify
+the entries takes as many hashes again, so 2.0 is what one core would need if
+reading and parsing cost nothing. Who fills the pipe works on the same cores.`, b.list)
+	for i, c := range contenders[1:3] {
 		s.rows = append(s.rows, atMost(c.name, ratio(times[i+1], times[0]), 2.0))
 	}
+	s.rows = append(s.rows, shown(contenders[3].name, ratio(times[3], times[0])))
 	return s, nil
 }
 
@@ -63,8 +62,8 @@ func bareChain(n int) error {
 	return nil
 }
 
-// list writes a list of the generator's to a file.
-func (b *bench) list(name string, alg rtmr.Alg, entries int) (path string, err error) {
+// writeList writes a list of the generator's to a file.
+func (b *bench) writeList(name string, alg rtmr.Alg, entries int) (path string, err error) {
 	return b.file(name, func(f *os.File) error {
 		return imagen.Write(f, ima.Layout{Alg: alg, Order: binary.LittleEndian}, entries)
 	})

@@ -27,31 +27,15 @@ func main() {
 }
 
 func run(out string, rounds int) error {
-	b := &bench{rounds: rounds}
-	var err error
-	if b.dir, err = os.MkdirTemp("", "tally-bench"); err != nil {
+	dir, err := os.MkdirTemp("", "tally-bench")
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
-	b.tally = filepath.Join(b.dir, "tally")
-	if runtime.GOOS == "windows" {
-		b.tally += ".exe"
-	}
-	build := exec.Command("go", "build", "-o", b.tally, "./cmd/tally")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("go build ./cmd/tally: %w", err)
-	}
-	var sections []section
-	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.pipe} {
-		s, err := measure()
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
-		}
-		for _, skipped := range s.skipped {
-			fmt.Fprintf(os.Stderr, "bench: skipped: %s\n", skipped)
-		}
-		sections = append(sections, s)
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, rounds: rounds, list: 1_000_000, peerList: 100_000, pipeList: 8_000_000, repeats: 400}
+	sections, err := b.all()
+	if err != nil {
+		return err
 	}
 	text := report(sections, rounds)
 	if out == "" {
@@ -66,6 +50,33 @@ type bench struct {
 	dir    string // for files of this run
 	tally  string // the built command
 	rounds int
+
+	list, peerList, pipeList int // entries in the lists
+	repeats                  int // of a boot log's replay, a few microseconds long
+}
+
+// all takes all measures.
+func (b *bench) all() (sections []section, err error) {
+	b.tally = filepath.Join(b.dir, "tally")
+	if runtime.GOOS == "windows" {
+		b.tally += ".exe"
+	}
+	build := exec.Command("go", "build", "-o", b.tally, "tallystick/cmd/tally")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, fmt.Errorf("go build tallystick/cmd/tally: %w", err)
+	}
+	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.memory} {
+		s, err := measure()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.title, err)
+		}
+		for _, skipped := range s.skipped {
+			fmt.Fprintf(os.Stderr, "bench: skipped: %s\n", skipped)
+		}
+		sections = append(sections, s)
+	}
+	return sections, nil
 }
 
 // file makes a file in the run's folder.

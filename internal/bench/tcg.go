@@ -21,35 +21,34 @@ const goEventlog = "github.com/google/go-eventlog"
 
 // tcgLog is a log of go-eventlog's own, and the bank in which it is folded.
 type tcgLog struct {
-	name string
-	alg  rtmr.Alg
-	data []byte
-	mrs  []register.MR // what it folds to, for go-eventlog to find
+	name  string
+	alg   rtmr.Alg
+	bound float64 // on how many times as fast the fold is; 0 for none
+	data  []byte
+	mrs   []register.MR // what it folds to, for go-eventlog to find
 }
-
-// tcgRepeats is how often a contender reads a log in one round, since one
-// reading takes some ten microseconds.
-const tcgRepeats = 400
 
 // tcg holds the replay of boot logs against go-eventlog's, and the check of
 // event data against the bare hashes of those data.
 func (b *bench) tcg() (section, error) {
 	s := section{title: "TCG logs, beside go-eventlog", text: `
-` + "`tcg.ParseAndReplay`" + ` and ` + "`eventlog.Reader`" + ` with ` + "`replay.Fold`" + ` on go-eventlog's own
-largest logs: the one with most events, and the largest file, a CC log of which
-all but 18 KB is padding. Both fold all registers of one bank and leave the
-event data unchecked (` + "`replay.Options.SkipVerify`" + `). The result is how many times
-as fast ours is.
+` + "`tcg.ParseAndReplay`" + `, and ` + "`eventlog.Reader`" + ` with ` + "`replay.Fold`" + `, on logs that
+go-eventlog ships: the largest one, and a CC log, the largest file, of which all
+but 18 KB is padding. Both fold all registers of one bank and leave the event
+data unchecked (` + "`replay.Options.SkipVerify`" + `). The result is how many times as fast
+ours is. On the CC log both do little else than to make the same 44 SHA-384
+hashes and look at the padding.
 
 With the check of event data, in every bank that the log has, the result is the
 time beyond that of the fold alone, as a multiple of the bare hashes over the
-data of every event that the check could verify or contradict.`}
+data of every event that the check could verify or contradict. What is above 1
+goes to data that were hashed and are not what was measured.`}
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", goEventlog).Output()
 	if err != nil {
 		return s, fmt.Errorf("go list -m %s: %w", goEventlog, err)
 	}
 	for _, l := range []tcgLog{
-		{name: "tpm/ubuntu-2404-amd-sevsnp.bin", alg: rtmr.SHA256},
+		{name: "tpm/ubuntu-2404-amd-sevsnp.bin", alg: rtmr.SHA256, bound: 2},
 		{name: "ccel/cos-113-intel-tdx.bin", alg: rtmr.SHA384},
 	} {
 		path := filepath.Join(strings.TrimSpace(string(dir)), "testdata", "eventlogs", filepath.FromSlash(l.name))
@@ -79,13 +78,13 @@ func (b *bench) tcgLog(l *tcgLog) ([]row, error) {
 	}
 	var buf [rtmr.MaxDigestSize]byte
 	times, err := race(b.rounds, []contender{
-		{"go-eventlog", repeat(func() error {
+		{"go-eventlog", b.repeat(func() error {
 			_, err := tcg.ParseAndReplay(l.data, l.mrs, tcg.ParseOpts{AllowPadding: true})
 			return err
 		})},
-		{"fold", repeat(func() error { _, err := l.fold(true); return err })},
-		{"fold and check", repeat(func() error { _, err := l.fold(false); return err })},
-		{"bare hashes", repeat(func() error {
+		{"fold", b.repeat(func() error { _, err := l.fold(true); return err })},
+		{"fold and check", b.repeat(func() error { _, err := l.fold(false); return err })},
+		{"bare hashes", b.repeat(func() error {
 			for _, c := range checked {
 				c.alg.AppendHash(buf[:0], c.data)
 			}
@@ -99,15 +98,17 @@ func (b *bench) tcgLog(l *tcgLog) ([]row, error) {
 	for i := range check {
 		check[i] -= times[1][i]
 	}
-	return []row{
-		atLeast(fmt.Sprintf("`%s`, %s, fold", l.name, l.alg), ratio(times[0], times[1]), 2),
-		shown(fmt.Sprintf("`%s`, check of event data", l.name), ratio(check, times[3])),
-	}, nil
+	faster := ratio(times[0], times[1])
+	fold := shown(l.name+", fold", faster)
+	if l.bound > 0 {
+		fold = atLeast(fold.name, faster, l.bound)
+	}
+	return []row{fold, shown(l.name+", check of event data", ratio(check, times[3]))}, nil
 }
 
-func repeat(run func() error) func() error {
+func (b *bench) repeat(run func() error) func() error {
 	return func() error {
-		for range tcgRepeats {
+		for range b.repeats {
 			if err := run(); err != nil {
 				return err
 			}
