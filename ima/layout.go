@@ -102,8 +102,9 @@ type fault struct {
 }
 
 // parse reads the record at the beginning of b into e and returns its length,
-// or 0 for one that goes on behind b. The fields of e other than the template
-// must be zero; a template that e has already is not checked again.
+// or 0 for one that goes on behind b. A template that e has already is not
+// checked again; e.data must be empty, and its capacity is used where template
+// data do not stand in b as they are; the other fields must be zero.
 func (l layout) parse(b []byte, e *Entry) (n int, f *fault) {
 	d := l.alg.Size()
 	nameAt := 4 + d + 4

@@ -22,7 +22,7 @@ type pipeline struct {
 
 func (r *Reader) startPipeline() *pipeline {
 	workers := min(max(1, runtime.GOMAXPROCS(0)-1), 4)
-	batches := 8
+	batches := 2*workers + 6
 	p := &pipeline{
 		layout: r.layout,
 		hashes: r.hashes,

@@ -60,10 +60,16 @@ func (l Layout) appendTemplateHash(dst []byte, e *Entry) ([]byte, error) {
 	return append(dst, e.hash(l.Alg)...), nil
 }
 
-// readsBack reports an error unless the record parses as the entry.
+// readsBack reports an error unless the record parses as the entry, in a list
+// that goes on behind it: a forged record of the template "ima" may look as if
+// it reached further.
 func (l Layout) readsBack(record []byte, e *Entry) error {
+	list := record
+	if e.template == templateIMA {
+		list = append(bytes.Clone(record), make([]byte, imaNameSize)...)
+	}
 	var back Entry
-	n, fault := l.internal().parse(record, &back)
+	n, fault := l.internal().parse(list, &back)
 	if fault != nil {
 		return fmt.Errorf("template %q: %s: %w", e.template, fault.field, fault.err())
 	}

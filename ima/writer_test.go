@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"tallystick/ima"
@@ -89,6 +91,46 @@ func TestAppendRecordTemplateIMA(t *testing.T) {
 		if err != nil || !bytes.Equal(made, record) {
 			t.Errorf("made: %x, %v, want %x", made, err, record)
 		}
+	}
+}
+
+// A record of the template "ima" whose digest ends as the length of a longer
+// name behind an MD5 digest would, and whose hash proves neither.
+func TestAppendRecordForgedIMA(t *testing.T) {
+	le := binary.LittleEndian
+	record := append(le.AppendUint32(nil, 10), bytes.Repeat([]byte{0xEE}, 20)...)
+	record = append(le.AppendUint32(record, 3), "ima"...)
+	record = append(record, bytes.Repeat([]byte{0xAB}, 16)...)
+	record = le.AppendUint32(record, 200)
+	record = append(le.AppendUint32(record, 7), "/bin/sh"...)
+	genuine, err := ima.Layout{Alg: rtmr.SHA1, Order: le}.AppendRecord(nil, 10, ima.NewEntry("ima-ng", ng(le, strings.Repeat("x", 300)), le))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := slices.Concat(genuine, record, genuine)
+	if got := writeBack(t, list, ima.Layout{Alg: rtmr.SHA1, Order: le}); !bytes.Equal(got, list) {
+		t.Errorf("written back as\n%x, want\n%x", got, list)
+	}
+}
+
+// The kernel's binary list, made from the ASCII one that it showed beside it.
+func TestAppendRecordFromASCII(t *testing.T) {
+	text := readFile(t, "../fixtures/violations-7.3/ima.ascii")
+	r, err := ima.NewASCIIReader(bytes.NewReader(text), ima.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for m, err := range r.Measurements() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err = r.Layout().AppendRecord(out, rtmr.PCR(m.Register.Index()), m.Entry.(*ima.Entry)); err != nil {
+			t.Fatalf("entry %d: %v", m.Index, err)
+		}
+	}
+	if !bytes.Equal(out, readFile(t, "../fixtures/violations-7.3/ima.bin")) {
+		t.Error("made from the ASCII list, the list differs from the kernel's")
 	}
 }
 
