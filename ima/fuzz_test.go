@@ -92,6 +92,8 @@ func FuzzReader(f *testing.F) {
 			f.Add(list, profile, uint8(1<<i), uint16(53)) // between a digest and the name behind it
 		}
 	}
+	// A forged record that is another one by what stands behind it.
+	f.Add([]byte("\n\x00\x00\x000>000000000000000000\x03\x00\x00\x00ima000000\x10000000\x00\x00\x7f\x01\x00\x00\x00\x7f\x01\x00\x00"), "", uint8(0), uint16(0))
 	f.Fuzz(func(t *testing.T, list []byte, profile string, banks uint8, cut uint16) {
 		var opts ima.Options
 		opts.Profile, _ = ima.ParseProfile(profile)

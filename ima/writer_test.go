@@ -171,31 +171,3 @@ func TestAppendRecordRefuses(t *testing.T) {
 		t.Error("an SM3 template hash was made")
 	}
 }
-
-// FuzzWriteBack: what was read, up to a fault, is written back byte for byte.
-func FuzzWriteBack(f *testing.F) {
-	for _, name := range []string{"violations-7.3/ima.bin", "ngv2-verity-6.12/ima_sha256.bin"} {
-		f.Add(readFile(f, "../fixtures/"+name)[:4000])
-	}
-	f.Add(record(binary.BigEndian, 10, "ima-ng", ng(binary.BigEndian, "/bin/sh")))
-	f.Add([]byte("\n\x00\x00\x00aaaaaaaaaaaaaaaaaaaa\x03\x00\x00\x00imabbbbbbbbbbbbbbbbbbbb\x01\x00\x00\x00c"))
-	f.Fuzz(func(t *testing.T, list []byte) {
-		r, err := ima.NewReader(bytes.NewReader(list), ima.Options{})
-		if err != nil {
-			return
-		}
-		var out []byte
-		for m, err := range r.Measurements() {
-			if err != nil {
-				break
-			}
-			pcr := rtmr.PCR(m.Register.Index())
-			if out, err = r.Layout().AppendRecord(out, pcr, m.Entry.(*ima.Entry)); err != nil {
-				t.Fatalf("entry %d was read and cannot be written: %v", m.Index, err)
-			}
-		}
-		if !bytes.HasPrefix(list, out) {
-			t.Errorf("written back\n%x, read\n%x", out, list)
-		}
-	})
-}
