@@ -18,7 +18,9 @@ exits with 0. The result is how many times as fast tally is.
 
 The list is a SHA-1 list, the only kind that evmctl reads. In its own bank each
 entry is hashed once to verify it; for the SHA-256 bank it is hashed in SHA-1 to
-verify it and in SHA-256 besides.`, b.peerList)}
+verify it and in SHA-256 besides. evmctl makes both banks whichever is asked
+for: under `+"`valgrind --tool=callgrind`"+` it takes as many instructions for one as
+for the other. So the last row, where tally folds both, is equal work.`, b.peerList)}
 	evmctl, err := exec.LookPath("evmctl")
 	if err != nil {
 		s.skipped = append(s.skipped, "evmctl is not installed (Debian: ima-evm-utils)")
@@ -28,7 +30,11 @@ verify it and in SHA-256 besides.`, b.peerList)}
 	if err != nil {
 		return s, err
 	}
-	for _, alg := range []rtmr.Alg{rtmr.SHA1, rtmr.SHA256} {
+	for _, c := range []struct {
+		alg   rtmr.Alg // that is compared with
+		banks string   // that tally folds
+	}{{rtmr.SHA1, "sha1"}, {rtmr.SHA256, "sha256"}, {rtmr.SHA256, "sha1,sha256"}} {
+		alg := c.alg
 		value, err := foldList(list, alg, b.peerList)
 		if err != nil {
 			return s, err
@@ -41,16 +47,16 @@ verify it and in SHA-256 besides.`, b.peerList)}
 			{"evmctl", func() error {
 				return exec.Command(evmctl, "ima_measurement", "--pcrs", alg.String()+","+pcrs, "--verify-bank="+alg.String(), list).Run()
 			}},
-			{"tally", func() error { return b.replay(alg, list, nil, value) }},
+			{"tally", func() error { return b.replay(c.banks, list, nil, value) }},
 		})
 		if err != nil {
 			return s, err
 		}
 		r := ratio(times[0], times[1])
-		if alg == rtmr.SHA1 {
-			s.rows = append(s.rows, atLeast("the list's own bank, SHA-1", r, 10))
+		if name := "`--bank " + c.banks + "`"; alg == rtmr.SHA1 {
+			s.rows = append(s.rows, atLeast(name, r, 10))
 		} else {
-			s.rows = append(s.rows, shown("SHA-256 bank", r))
+			s.rows = append(s.rows, shown(name, r))
 		}
 	}
 	return s, nil
