@@ -247,6 +247,12 @@ func (f *Fold) Warnings() (out []string) {
 		out = append(out, fmt.Sprintf("%d digests in %s were read and not folded: that algorithm cannot be computed here", n, alg))
 	}
 	slices.Sort(out)
+	for _, alg := range f.opts.Banks {
+		folded := slices.ContainsFunc(f.cells, func(c cell) bool { return c.alg == alg && c.events > 0 })
+		if !folded && f.unfolded[alg] == 0 {
+			out = append(out, fmt.Sprintf("no log has digests in %s: nothing was folded in that bank", alg))
+		}
+	}
 	if f.static > 0 {
 		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, rim, or a PCR without a run-time register) and were not folded", f.static))
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -20,7 +22,10 @@ func newDemo() *cobra.Command {
 		Use:   "demo",
 		Short: "Replay a real machine's logs beside the PCRs its TPM held, then a forged copy",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return demo(cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := bufio.NewWriter(cmd.OutOrStdout())
+			return errors.Join(demo(out), out.Flush())
+		},
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command tally recomputes register values from measurement logs, offline.
 //
-// Exit status: 0 done; 1 a log contradicts itself, or two logs differ; 2 input
-// or usage.
+// Exit status: 0 done; 1 replay found a log that contradicts itself or another,
+// or diff two logs that differ; 2 input or usage.
 package main
 
 import (
@@ -49,6 +49,9 @@ func newMan() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			root.DisableAutoGenTag = true // no dates: builds are reproducible
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
+			}
 			return doc.GenManTree(root, &doc.GenManHeader{Title: "TALLY", Section: "1", Source: "Tallystick"}, args[0])
 		},
 	}

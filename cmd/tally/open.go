@@ -162,5 +162,5 @@ func unrecognised(prefix []byte) error {
 	if len(prefix) == 0 {
 		return fmt.Errorf("the file is empty; --format says what an empty log would have been")
 	}
-	return fmt.Errorf("offset 0: format not recognised (it begins %.16x), expected one of %s", prefix, strings.Join(formats, ", "))
+	return fmt.Errorf("offset 0: format not recognised (it begins %.16x), expected one of %s; --format NAME reads it as that and says where it is at fault", prefix, strings.Join(formats, ", "))
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -58,6 +61,9 @@ Exit status: 0 folded; 1 a log contradicts itself or another; 2 input or usage.`
 			opts, err := own.options(&in)
 			if err != nil {
 				return err
+			}
+			if i := slices.Index(args, "-"); i >= 0 && slices.Contains(args[i+1:], "-") {
+				return errors.New("standard input can be one of the logs, not two")
 			}
 			fold := replay.New(opts)
 			report, err := foldLogs(fold, &in, args, own.overlap)
@@ -222,7 +228,8 @@ func printReplayJSON(w io.Writer, report *replayReport) error {
 	return json.NewEncoder(w).Encode(report)
 }
 
-func printReplay(w io.Writer, report *replayReport) error {
+func printReplay(out io.Writer, report *replayReport) error {
+	w := bufio.NewWriter(out)
 	for _, l := range report.Logs {
 		fmt.Fprintf(w, "%s: %s, %s (%s)\n", l.Path, l.Format, events(l.Events), checksText(l.Checks))
 		for _, text := range l.Warnings {
@@ -233,7 +240,7 @@ func printReplay(w io.Writer, report *replayReport) error {
 		fmt.Fprintf(w, "%-6s %-8s %s  %s\n", v.Register, v.Alg, v.Value, events(v.Events))
 	}
 	printFindings(w, report)
-	return nil
+	return w.Flush()
 }
 
 func events(n int) string {

@@ -50,6 +50,9 @@ func (r *rereadable) spool() error {
 		if err != nil || info.Mode().IsRegular() {
 			return err
 		}
+		if info.IsDir() {
+			return fmt.Errorf("%s: a directory, expected a log", r.path)
+		}
 		if pipe, err = os.Open(r.path); err != nil {
 			return err
 		}
