@@ -25,8 +25,9 @@ const guessEntries = 32
 // GuessProfile tells by a list's first entries and by other signs how the
 // kernel deviates, and gives a reason for each deviation. The entries are
 // those of a reader with the zero Profile. A list that shows nothing gets the
-// zero Profile.
-func GuessProfile(entries iter.Seq2[rtmr.Measurement, error], s Signs) (p Profile, reasons []string) {
+// zero Profile, and known is false if nothing tells the kernel of a SHA-1 list
+// either: then how it extended the other banks is an assumption.
+func GuessProfile(entries iter.Seq2[rtmr.Measurement, error], s Signs) (p Profile, reasons []string, known bool) {
 	l := look(entries)
 	if l.aggregateAt.Kind() == rtmr.KindPCR && l.aggregateAt.Index() < rtmr.NumRTMRs {
 		// Kconfig's IMA_MEASURE_PCR_IDX is 8 to 14, and no policy moves boot_aggregate.
@@ -48,7 +49,7 @@ func GuessProfile(entries iter.Seq2[rtmr.Measurement, error], s Signs) (p Profil
 		p.PaddedBanks = []rtmr.Alg{rtmr.SHA384, rtmr.SHA512}
 		reasons = append(reasons, fmt.Sprintf("padded-sha1:sha384,padded-sha1:sha512: kernel %s, Debian's 6.1, has SHA-512 as a module, too late for IMA", s.Kernel))
 	}
-	return p, reasons
+	return p, reasons, s.Kernel != "" || l.alg != rtmr.SHA1 || len(reasons) > 0
 }
 
 // looked is what a list's first entries show.

@@ -51,7 +51,10 @@ func TestGuessProfile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, reasons := ima.GuessProfile(r.Measurements(), tc.signs)
+			p, reasons, known := ima.GuessProfile(r.Measurements(), tc.signs)
+			if wantKnown := tc.signs.Kernel != "" || tc.want != ""; known != wantKnown {
+				t.Errorf("known: %t, want %t", known, wantKnown)
+			}
 			if tc.want == "" {
 				if len(reasons) != 0 || p.PaddedSHA1 || p.RTMRColumn || len(p.PaddedBanks) != 0 {
 					t.Errorf("%+v because %q", p, reasons)

@@ -180,7 +180,7 @@ func TestIMAColumnIsRTMRIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	profile, _ := ima.GuessProfile(first.Measurements(), ima.Signs{})
+	profile, _, _ := ima.GuessProfile(first.Measurements(), ima.Signs{})
 	whole, err := ima.NewASCIIReader(bytes.NewReader(list), ima.Options{Profile: profile})
 	if err != nil {
 		t.Fatal(err)

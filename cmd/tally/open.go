@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strings"
 
 	"tallystick/eventlog"
@@ -117,14 +118,20 @@ func (f *inputFlags) chooseIMA(l *log, in io.Reader, prefix []byte, signs ima.Si
 			return err
 		}
 		var reasons []string
-		opts.Profile, reasons = ima.GuessProfile(first.Measurements(), signs)
+		var known bool
+		opts.Profile, reasons, known = ima.GuessProfile(first.Measurements(), signs)
 		for _, why := range reasons {
 			l.notes = append(l.notes, "read with --profile "+why)
+		}
+		if !known && slices.ContainsFunc(opts.Banks, func(a rtmr.Alg) bool { return a != rtmr.SHA1 }) {
+			l.notes = append(l.notes, mainlineAssumed)
 		}
 	}
 	l.source, err = imaReader(l.format, in, opts)
 	return err
 }
+
+const mainlineAssumed = "nothing tells the kernel's release (--kernel): other banks than sha1 are recomputed as a kernel since 5.8 that had all its hashes extends them"
 
 func imaReader(format string, src io.Reader, opts ima.Options) (source, error) {
 	if format == "ima-ascii" {
