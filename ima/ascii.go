@@ -19,6 +19,11 @@ const (
 	// maxJoin bounds how many bytes behind a line the rest of its entry's name
 	// is looked for: PATH_MAX.
 	maxJoin = 4096
+	// maxJoined and maxTried bound the work of joining lines, which a list of
+	// forged entries would cause with each of them: line ends in a name, and
+	// bytes rebuilt and hashed beside a few times the entry's own.
+	maxJoined = 64
+	maxTried  = 256 << 10
 )
 
 // asciiLimits is what an ASCII list cannot tell, whatever it says.
@@ -188,10 +193,12 @@ func (r *ASCIIReader) entry(h head) (*Entry, int, *asciiFault) {
 	proven, fault := r.rebuild(e, h, 1)
 	provable := !e.Violation() && r.layout.Alg.Available()
 	first := r.lines[0]
-	n := 1
-	for behind := 0; provable && !proven && behind <= maxJoin && r.peek(n) != nil; {
+	n, size := 1, len(first.text)
+	most := maxTried + 8*size // bytes that are rebuilt, over all attempts
+	for behind, tried := 0, 0; provable && !proven && behind <= maxJoin && tried <= most && n <= maxJoined && r.peek(n) != nil; {
 		behind += len(r.lines[n].text) + 1
 		n++
+		tried += size + behind
 		proven, fault = r.rebuild(e, h, n)
 	}
 	if !proven {
@@ -218,7 +225,8 @@ func (r *ASCIIReader) entry(h head) (*Entry, int, *asciiFault) {
 // only where other stray lines follow.
 func (r *ASCIIReader) withStrayLines() int {
 	n := 1
-	for i := 1; i <= maxJoin && r.peek(i) != nil; i++ {
+	for i, behind := 1, 0; behind <= maxJoin && r.peek(i) != nil; i++ {
+		behind += len(r.lines[i].text) + 1
 		if _, fault := parseHead(r.lines[i].text); fault == nil {
 			break
 		}

@@ -90,6 +90,9 @@ func asciiIMA(text []byte) ([][]byte, *asciiFault) {
 	if err != nil || (len(digest) != rtmr.SHA1.Size() && len(digest) != md5Size) {
 		return nil, &asciiFault{0, "field d", fmt.Errorf("%s, expected 40 or 32 hexadecimal digits", quoted(digits))}
 	}
+	if len(name) > imaNameSize {
+		return nil, &asciiFault{len(digits) + 1, "field n", fmt.Errorf("%d bytes, expected at most %d", len(name), imaNameSize)}
+	}
 	return [][]byte{append(digest, name...)}, nil
 }
 

@@ -47,6 +47,24 @@ func NewViolation(template string, data []byte, order binary.ByteOrder) *Entry {
 	return e
 }
 
+// ProveMD5 takes the data of the template "ima" for an MD5 digest and a name
+// (ima_hash=md5), if d is their hash so and not with a SHA-1 digest. Nothing
+// else in the data tells.
+func (e *Entry) ProveMD5(d rtmr.Digest) {
+	if e.template != templateIMA || e.md5 || len(e.data) < md5Size {
+		return
+	}
+	if c, _ := e.Verify(d); c != rtmr.Contradicts {
+		return
+	}
+	md5 := *e
+	md5.md5 = true
+	md5.scan()
+	if c, _ := md5.Verify(d); c == rtmr.Verified {
+		*e = md5
+	}
+}
+
 // Template returns the template's name as the list has it: "ima-ng", or a
 // format string such as "d-ng|n-ng|sig" for a custom one.
 func (e *Entry) Template() string { return e.template }
@@ -141,19 +159,29 @@ func isBootAggregate(name []byte) bool {
 	return len(name) >= len(prefix) && string(name[:len(prefix)]) == prefix
 }
 
-// Detail renders the entry's fields on one line.
+// maxShown bounds how many bytes of a field are rendered: PATH_MAX. Nothing
+// that a kernel calls a name is longer.
+const maxShown = 4096
+
+// Detail renders the entry's fields on one line, long ones in part.
 func (e *Entry) Detail() string {
 	fields := e.fields()
 	if e.opaque {
-		return rtmr.Escape(string(e.data))
+		return rtmr.Escape(string(e.data[:min(len(e.data), maxShown)]))
 	}
 	if fields == nil && len(e.data) > 0 {
 		return "[" + preview(e.data) + "]"
 	}
 	var parts []string
+	shown := 0
 	for _, f := range fields {
+		if shown > maxShown {
+			parts = append(parts, "..")
+			break
+		}
 		if s := f.render(e.order); s != "" {
 			parts = append(parts, s)
+			shown += len(s)
 		}
 	}
 	if e.Violation() {
@@ -166,13 +194,16 @@ func (e *Entry) Detail() string {
 // violation's hash is zeros in the list and 0xFF in the register, whatever
 // its data, so it cannot be checked.
 func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
-	if e.opaque || e.Violation() || allZero(d.Sum) || allFF(d.Sum) || !d.Alg.Available() {
+	if e.opaque || e.Violation() || isViolation(d.Sum) || !d.Alg.Available() {
 		return rtmr.CannotCheck, nil
 	}
 	if d.Alg == e.recorded.Alg {
 		d.Sum = e.recorded.Sum
 	}
 	want := e.hash(d.Alg)
+	if e.template == templateIMA && len(e.data) > e.imaDigestSize()+imaNameSize {
+		return rtmr.Contradicts, want // which is not of the whole name
+	}
 	if bytes.Equal(want, d.Sum) || isPadded(d.Sum, e.hash(rtmr.SHA1)) {
 		return rtmr.Verified, nil
 	}
@@ -235,6 +266,13 @@ func allZero(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// isViolation reports whether sum is what a violation extends or is listed
+// with: zeros, 0xFF, or 20 × 0xFF padded with zeros (Profile).
+func isViolation(sum []byte) bool {
+	n := min(len(sum), rtmr.SHA1.Size())
+	return allZero(sum) || allFF(sum) || allFF(sum[:n]) && allZero(sum[n:])
 }
 
 func allFF(b []byte) bool {

@@ -96,12 +96,20 @@ func (e *Entry) kernelVersion() (string, bool) {
 		return "", false
 	}
 	for _, f := range e.fields() {
-		if f.id == "buf" {
+		if f.id == "buf" && IsRelease(string(f.data)) {
 			return string(f.data), true
 		}
 	}
 	return "", false
 }
+
+// IsRelease reports whether s can be a kernel's release as uname -r prints it:
+// a version, and no more than the characters that builds put behind one.
+// Whoever wrote a log may have chosen what it says of the kernel.
+func IsRelease(s string) bool { return releaseForm.MatchString(s) }
+
+// 64 bytes are what utsname has for a release (include/uapi/linux/utsname.h).
+var releaseForm = regexp.MustCompile(`^[0-9]{1,3}\.[0-9]{1,3}[0-9A-Za-z.+~_-]{0,57}$`)
 
 // fileDigestAlg returns the algorithm of the entry's file digest.
 func (e *Entry) fileDigestAlg() (rtmr.Alg, bool) {

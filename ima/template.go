@@ -95,9 +95,9 @@ func (e *Entry) fields() []field {
 func (f field) render(order byteOrder) string {
 	switch f.id {
 	case "n", "n-ng":
-		return rtmr.Escape(string(bytes.TrimRight(f.data, "\x00")))
+		return text(bytes.TrimRight(f.data, "\x00"))
 	case "d":
-		return hex.EncodeToString(f.data)
+		return digestText(f.data)
 	case "d-ng", "d-ngv2", "d-modsig":
 		return renderDigest(f.data)
 	case "iuid", "igid":
@@ -110,7 +110,7 @@ func (f field) render(order byteOrder) string {
 		}
 	case "":
 		if s, ok := bytes.CutSuffix(f.data, []byte{0}); ok && !bytes.ContainsRune(s, 0) {
-			return rtmr.Escape(string(s))
+			return text(s)
 		}
 		if i := bytes.Index(f.data, []byte(":\x00")); i > 0 {
 			return renderDigest(f.data)
@@ -122,13 +122,29 @@ func (f field) render(order byteOrder) string {
 	return f.id + "[" + preview(f.data) + "]"
 }
 
+// text escapes a text, of a long one the beginning.
+func text(b []byte) string {
+	if len(b) > maxShown {
+		return rtmr.Escape(string(b[:maxShown])) + ".."
+	}
+	return rtmr.Escape(string(b))
+}
+
 // renderDigest turns "sha256:\x00<32 bytes>" into "sha256:<hex>".
 func renderDigest(b []byte) string {
 	prefix, sum, ok := bytes.Cut(b, []byte{0})
 	if !ok {
-		return hex.EncodeToString(b)
+		return digestText(b)
 	}
-	return rtmr.Escape(string(prefix)) + hex.EncodeToString(sum)
+	return text(prefix) + digestText(sum)
+}
+
+// digestText is a digest in hexadecimal, or the beginning of what is none.
+func digestText(b []byte) string {
+	if len(b) > rtmr.MaxDigestSize {
+		return preview(b)
+	}
+	return hex.EncodeToString(b)
 }
 
 // preview is the beginning of a long field and its size.

@@ -21,6 +21,7 @@ func (f *Fold) checkAggregate(m *rtmr.Measurement) {
 		return
 	}
 	d, ok := e.BootAggregate()
+	f.booted = f.booted || ok
 	if !ok || allZero(d.Sum) || !d.Alg.Available() {
 		return
 	}
@@ -59,7 +60,7 @@ func (f *Fold) aggregateForms(alg rtmr.Alg) (forms []aggregateForm, complete boo
 		}
 		complete = true
 	}
-	if f.hasBoot(alg, rtmr.KindRTMR, 3) {
+	if alg == rtmr.SHA384 && f.hasBoot(alg, rtmr.KindRTMR, 3) {
 		td := aggregateForm{"MRTD and the boot log's RTMR0 to RTMR2", f.aggregate(alg, f.opts.MRTD, rtmr.KindRTMR, 3)}
 		forms = append(forms, td)
 		complete = f.opts.MRTD != nil
@@ -87,10 +88,11 @@ func (f *Fold) aggregate(alg rtmr.Alg, first []byte, kind rtmr.Kind, n int) []by
 }
 
 // hasBoot reports whether a boot log has extended one of a family's first n
-// registers in a bank.
+// registers in a bank. What IMA extended is none, nor is a PCR's measurement
+// that was put into another register.
 func (f *Fold) hasBoot(alg rtmr.Alg, kind rtmr.Kind, n int) bool {
 	return slices.ContainsFunc(f.cells, func(c cell) bool {
-		return c.alg == alg && c.reg.Kind() == kind && c.reg.Index() < n && c.events > 0
+		return c.alg == alg && c.reg.Kind() == kind && c.reg.Index() < n && c.boot
 	})
 }
 

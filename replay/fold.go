@@ -6,6 +6,7 @@ import (
 	"hash"
 	"iter"
 	"slices"
+	"strings"
 
 	"tallystick/rtmr"
 )
@@ -36,6 +37,7 @@ type Fold struct {
 	logs     int    // that have begun
 	checks   Checks // of the log that is being folded
 
+	booted     bool // a boot_aggregate has been seen: what follows is no boot log
 	aggregates int
 }
 
@@ -45,6 +47,7 @@ type cell struct {
 	value  []byte
 	events int
 	hash   hash.Hash // one for all cells of an algorithm
+	boot   bool      // extended, under its own name, before IMA's boot_aggregate
 }
 
 // extend is rtmr.Alg.Extend, with a hash that is kept.
@@ -141,7 +144,9 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 			f.unfolded[d.Alg]++
 			continue
 		}
-		f.cell(reg, d.Alg).extend(d.Sum)
+		c := f.cell(reg, d.Alg)
+		c.boot = c.boot || !f.booted && reg == m.Register
+		c.extend(d.Sum)
 	}
 }
 
@@ -170,6 +175,17 @@ func (f *Fold) verify(m *rtmr.Measurement) {
 // Checks returns the counts of the log that was folded last.
 func (f *Fold) Checks() Checks { return f.checks }
 
+// maxText bounds what is kept of an entry's texts: with maxFindings, a few MB.
+const maxText = 4 << 10
+
+// shortened returns a copy of at most maxText bytes of escaped text.
+func shortened(s string) string {
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + " .."
+	}
+	return strings.Clone(s)
+}
+
 // report keeps a finding about an entry.
 func (f *Fold) report(m *rtmr.Measurement, kind, text string, recorded rtmr.Digest, computed []byte) {
 	if len(f.findings) == maxFindings {
@@ -178,7 +194,7 @@ func (f *Fold) report(m *rtmr.Measurement, kind, text string, recorded rtmr.Dige
 	}
 	f.findings = append(f.findings, Finding{
 		Kind: kind, Log: max(f.logs-1, 0), Entry: m.Index, Offset: m.Offset, Register: m.Register, Alg: recorded.Alg,
-		Type: m.Entry.Type(), Detail: m.Entry.Detail(),
+		Type: shortened(m.Entry.Type()), Detail: shortened(m.Entry.Detail()),
 		Recorded: slices.Clone(recorded.Sum), Computed: slices.Clone(computed), Text: text,
 	})
 }

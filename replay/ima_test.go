@@ -290,8 +290,8 @@ func TestOverlap(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := parts.Overlap(r.Measurements()); got != tc.want[i] {
-					t.Errorf("part %d overlaps by %d, want %d", i, got, tc.want[i])
+				if got, sure := parts.Overlap(r.Measurements()); got != tc.want[i] || !sure {
+					t.Errorf("part %d overlaps by %d (sure: %t), want %d", i, got, sure, tc.want[i])
 				}
 			}
 		})
@@ -308,9 +308,10 @@ func ExampleParts() {
 			fmt.Println(err)
 			return
 		}
-		fmt.Println(parts.Overlap(r.Measurements()))
+		entries, sure := parts.Overlap(r.Measurements())
+		fmt.Println(entries, sure)
 	}
 	// Output:
-	// 0
-	// 1
+	// 0 true
+	// 1 true
 }

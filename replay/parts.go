@@ -14,26 +14,37 @@ import (
 type Parts struct {
 	seed maphash.Seed
 	keys []uint64 // of all entries so far, in order
-	next []uint64 // of the list that Overlap has read
 }
 
 // Overlap reads a list and returns how many of its first entries are the last
 // of the parts before: the most that fit. An error ends the list: who folds it
 // meets that again.
-func (p *Parts) Overlap(list iter.Seq2[rtmr.Measurement, error]) int {
+//
+// The kernel lists a measurement once, but a violation as often as it happens
+// (ima_queue.c, ima_add_template_entry). So where nothing but violations would
+// be in both, sure is false, and the parts are taken not to overlap.
+func (p *Parts) Overlap(list iter.Seq2[rtmr.Measurement, error]) (entries int, sure bool) {
 	if p.keys == nil {
 		p.seed = maphash.MakeSeed()
 	}
-	p.next = p.next[:0]
+	var next []uint64
+	violations := 0 // at the list's beginning
 	for m, err := range list {
 		if err != nil {
 			break
 		}
-		p.next = append(p.next, p.key(&m))
+		if v, ok := m.Entry.(interface{ Violation() bool }); ok && v.Violation() && violations == len(next) {
+			violations++
+		}
+		next = append(next, p.key(&m))
 	}
-	skip := overlap(p.keys, p.next)
-	p.keys = append(p.keys, p.next[skip:]...)
-	return skip
+	entries = overlap(p.keys, next)
+	sure = entries == 0 || entries > violations
+	if !sure {
+		entries = 0
+	}
+	p.keys = append(p.keys, next[entries:]...)
+	return entries, sure
 }
 
 // key stands for an entry: its register, type and data. The digests are left

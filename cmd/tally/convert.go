@@ -32,6 +32,7 @@ func newConvert() *cobra.Command {
 				return err
 			}
 			defer l.Close()
+			defer warn(cmd.ErrOrStderr(), l)
 			return convert(cmd.OutOrStdout(), l, format)
 		},
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -47,14 +46,12 @@ func complete(cmd *cobra.Command, flag string, words ...string) {
 	}
 }
 
-var release = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
-
 // check reports the first flag that is no good, before any log is opened.
 func (f *inputFlags) check() error {
 	if f.format != "" && !slices.Contains(formats, f.format) {
 		return fmt.Errorf("--format %q, expected one of %s", f.format, strings.Join(formats, ", "))
 	}
-	if f.kernel != "" && !release.MatchString(f.kernel) {
+	if f.kernel != "" && !ima.IsRelease(f.kernel) {
 		return fmt.Errorf("--kernel %q, expected a release as uname -r prints it, such as 6.1.0-50-amd64", f.kernel)
 	}
 	_, err := f.imaOptions(ima.Signs{})

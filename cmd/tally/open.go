@@ -97,6 +97,9 @@ func (f *inputFlags) choose(l *log, in io.Reader, prefix []byte, signs ima.Signs
 	case "cel-tlv", "cel-json", "cel-cbor", "systemd":
 		r := cel.NewReader(in, celFormats[l.format])
 		r.Realm = f.realm
+		if f.profile != "" {
+			l.notes = append(l.notes, "--profile does not reach a canonical event log: its digests are as recorded, and other banks are recomputed as mainline extends them")
+		}
 		r.Banks, err = f.algs()
 		l.source = r
 	case "tcg12", "tcg2", "ccel":

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -64,6 +65,11 @@ Exit status: 0 folded; 1 a log contradicts itself or another; 2 input or usage.`
 			}
 			if i := slices.Index(args, "-"); i >= 0 && slices.Contains(args[i+1:], "-") {
 				return errors.New("standard input can be one of the logs, not two")
+			}
+			if own.overlap {
+				if err := canReadTwice(args); err != nil {
+					return err
+				}
 			}
 			fold := replay.New(opts)
 			report, err := foldLogs(fold, &in, args, own.overlap)
@@ -154,12 +160,17 @@ func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, p
 	entries := l.Measurements()
 	switch l.format {
 	case "tcg12", "tcg2":
-		entries = watchKernel(entries, &signs.Kernel)
+		if in.kernel == "" {
+			entries = watchKernel(entries, &signs.Kernel)
+		}
 	case "ima", "ima-ascii":
 		if parts != nil {
-			skip, err := in.overlap(path, *signs, parts)
+			skip, sure, err := in.overlap(path, *signs, parts)
 			if err != nil {
 				return nil, err
+			}
+			if !sure {
+				l.notes = append(l.notes, "it begins with violations with which the list before ends: whether they are the same or happened again cannot be told, and they are folded again")
 			}
 			if skip > 0 {
 				entries = without(entries, skip)
@@ -178,16 +189,27 @@ func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, p
 
 // overlap reads an IMA list once, to tell how many of its entries are the end
 // of the parts before.
-func (f *inputFlags) overlap(path string, signs ima.Signs, parts *replay.Parts) (int, error) {
-	if path == "-" {
-		return 0, fmt.Errorf("--overlap reads an IMA list twice, which standard input cannot be")
-	}
+func (f *inputFlags) overlap(path string, signs ima.Signs, parts *replay.Parts) (skip int, sure bool, err error) {
 	l, err := f.open(path, signs)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer l.Close()
-	return parts.Overlap(l.Measurements()), nil
+	skip, sure = parts.Overlap(l.Measurements())
+	return skip, sure, nil
+}
+
+// canReadTwice refuses what --overlap cannot read a second time.
+func canReadTwice(paths []string) error {
+	for _, path := range paths {
+		if path == "-" {
+			return errors.New("--overlap reads an IMA list twice, which standard input cannot be")
+		}
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s: --overlap reads an IMA list twice, which only a file can be", path)
+		}
+	}
+	return nil
 }
 
 // without leaves out a log's first n entries.
@@ -204,16 +226,18 @@ func without(entries iter.Seq2[rtmr.Measurement, error], n int) iter.Seq2[rtmr.M
 	}
 }
 
-// kernelImage finds the release in what GRUB, or the kernel's command line,
-// calls the kernel's image.
-var kernelImage = regexp.MustCompile(`vmlinuz-([0-9][0-9A-Za-z.+~_-]*)`)
+// bootedKernel finds the release in the image's name where a boot loader says
+// that it boots it: GRUB's kernel command line, or its command "linux". A menu
+// entry, which GRUB logs whole whether it is chosen or not, says nothing.
+var bootedKernel = regexp.MustCompile(`^(?:kernel_cmdline: |grub_kernel_cmdline |grub_cmd:? (?:linux|linux16|linuxefi) |BOOT_IMAGE=)[^ ]*vmlinuz-([0-9A-Za-z.+~_-]+)(?: |$)`)
 
-// watchKernel notes the kernel's release where a boot log names its image.
+// watchKernel notes the kernel's release where a boot log names the booted
+// image: the last one, for a boot that fails is tried again.
 func watchKernel(entries iter.Seq2[rtmr.Measurement, error], release *string) iter.Seq2[rtmr.Measurement, error] {
 	return func(yield func(rtmr.Measurement, error) bool) {
 		for m, err := range entries {
-			if err == nil && *release == "" {
-				if found := kernelImage.FindStringSubmatch(m.Entry.Detail()); found != nil {
+			if err == nil {
+				if found := bootedKernel.FindStringSubmatch(m.Entry.Detail()); found != nil && ima.IsRelease(found[1]) {
 					*release = found[1]
 				}
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -46,19 +47,27 @@ An event that its own data contradict is marked.`,
 // show prints every event up to the end or the first fault.
 func show(w, warnings io.Writer, l *log, print func(io.Writer, *rtmr.Measurement) error) error {
 	out := bufio.NewWriter(w)
-	for m, err := range l.Measurements() {
-		if err != nil {
-			out.Flush()
-			return l.fault(err)
+	err := func() error {
+		for m, err := range l.Measurements() {
+			if err != nil {
+				return l.fault(err)
+			}
+			if err := print(out, &m); err != nil {
+				return err
+			}
 		}
-		if err := print(out, &m); err != nil {
-			return err
-		}
-	}
+		return nil
+	}()
+	err = errors.Join(err, out.Flush())
+	warn(warnings, l)
+	return err
+}
+
+// warn prints a log's warnings, which are complete when it has been read.
+func warn(w io.Writer, l *log) {
 	for _, text := range l.Warnings() {
-		fmt.Fprintf(warnings, "tally: %s: %s\n", l.path, text)
+		fmt.Fprintf(w, "tally: %s: %s\n", l.path, text)
 	}
-	return out.Flush()
 }
 
 // eventPrinter prints events for people.

@@ -65,7 +65,7 @@ func parseContent(t ContentType, n node, e *Entry) (content, error) {
 	case ContentPCClient:
 		return parsePCClient(n, e)
 	case ContentIMATemplate:
-		return parseIMATemplate(n)
+		return parseIMATemplate(n, e)
 	case ContentIMATLV:
 		b, err := n.bytes()
 		return imaTLV(b), err

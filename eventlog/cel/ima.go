@@ -21,7 +21,7 @@ const (
 	keyTemplateData = 1
 )
 
-func parseIMATemplate(n node) (content, error) {
+func parseIMATemplate(n node, e *Entry) (content, error) {
 	name, err := memberText(n, keyTemplateName, "template_name")
 	if err != nil {
 		return nil, err
@@ -30,7 +30,11 @@ func parseIMATemplate(n node) (content, error) {
 	if err != nil {
 		return nil, err
 	}
-	return imaTemplate{ima.NewEntry(name, data, lengthOrder(data))}, nil
+	entry := ima.NewEntry(name, data, lengthOrder(data))
+	for _, d := range e.Digests {
+		entry.ProveMD5(d)
+	}
+	return imaTemplate{entry}, nil
 }
 
 // lengthOrder returns the byte order in which the "{u32 len, data}*" blob's
@@ -53,30 +57,47 @@ func consumes(data []byte, order binary.ByteOrder) bool {
 	return len(data) == 0
 }
 
-// violation reports whether an IMA record is that of a violation, and the byte
-// that it extends: 0xFF, or zero where the kernel was patched for RTMRs. No
-// template hash is all of one byte.
-func violation(digests []rtmr.Digest) (fill byte, ok bool) {
-	if len(digests) == 0 || len(digests[0].Sum) == 0 {
-		return 0, false
+// violation returns what a violation extends into a bank of that digest size,
+// if that is what an IMA record's digests are: 0xFF, zeros where the kernel was
+// patched for RTMRs, or 20 × 0xFF padded with zeros by a kernel before 5.8. No
+// template hash is like that.
+func violation(digests []rtmr.Digest) (sum func(size int) []byte, ok bool) {
+	if len(digests) == 0 {
+		return nil, false
 	}
-	fill = digests[0].Sum[0]
-	same := !slices.ContainsFunc(digests[0].Sum, func(b byte) bool { return b != fill })
-	return fill, same && (fill == 0xFF || fill == 0)
+	longest := digests[0].Sum
+	for _, d := range digests[1:] {
+		if len(d.Sum) > len(longest) {
+			longest = d.Sum // a SHA-1 digest has no padding to tell
+		}
+	}
+	filled := len(bytes.TrimRight(longest, "\x00"))
+	whole := filled == len(longest)
+	if len(longest) == 0 || filled > 0 && !whole && filled != rtmr.SHA1.Size() ||
+		len(bytes.Trim(longest[:filled], "\xFF")) > 0 {
+		return nil, false
+	}
+	return func(size int) []byte {
+		n := filled
+		if whole {
+			n = size
+		}
+		return append(bytes.Repeat([]byte{0xFF}, min(n, size)), make([]byte, size-min(n, size))...)
+	}, true
 }
 
 // appendBanks appends the digests of banks that a record does not have.
 func (c imaTemplate) appendBanks(digests []rtmr.Digest, banks []rtmr.Alg) []rtmr.Digest {
-	fill, violation := violation(digests)
+	extended, isViolation := violation(digests)
 	for _, a := range banks {
 		if !a.Available() || slices.ContainsFunc(digests, func(d rtmr.Digest) bool { return d.Alg == a }) {
 			continue
 		}
-		sum := bytes.Repeat([]byte{fill}, a.Size())
-		if !violation {
-			sum = c.entry.TemplateHash(a)
+		if isViolation {
+			digests = append(digests, rtmr.Digest{Alg: a, Sum: extended(a.Size())})
+		} else {
+			digests = append(digests, rtmr.Digest{Alg: a, Sum: c.entry.TemplateHash(a)})
 		}
-		digests = append(digests, rtmr.Digest{Alg: a, Sum: sum})
 	}
 	return digests
 }
