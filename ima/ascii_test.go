@@ -331,3 +331,34 @@ func FuzzASCII(f *testing.F) {
 		readertest.Check(t, open, b, fieldLength)
 	})
 }
+
+// Lines behind an entry that nothing proves are looked at up to PATH_MAX bytes.
+func TestASCIIStrayLinesAreBounded(t *testing.T) {
+	violation := asciiLine(10, make([]byte, 20), "ima-ng", []string{"sha256:00", "/x"})
+	list := violation + strings.Repeat(strings.Repeat("x", 1000)+"\n", 20)
+	got, _, err := asciiEntries([]byte(list), ima.Options{})
+	var syntax *ima.SyntaxError
+	if len(got) != 1 || !errors.As(err, &syntax) || syntax.Entry != 1 {
+		t.Errorf("%d entries, %v", len(got), err)
+	}
+}
+
+// The template "ima" hashes 256 bytes of a name: what stands behind them is
+// proven by nothing.
+func TestTemplateIMALongName(t *testing.T) {
+	digest := bytes.Repeat([]byte{0x5A}, 20)
+	name := "/usr/bin/good" + strings.Repeat("\x00", 256-len("/usr/bin/good"))
+	hash := sha1.Sum(append(bytes.Clone(digest), name...))
+	_, _, err := asciiEntries([]byte(asciiLine(10, hash[:], "ima", []string{hex.EncodeToString(digest), name + "/evil"})), ima.Options{})
+	if err == nil || !strings.Contains(err.Error(), "field n: 261 bytes, expected at most 256") {
+		t.Errorf("%v", err)
+	}
+	e := ima.NewEntry("ima", append(bytes.Clone(digest), name+"/evil"...), binary.LittleEndian)
+	if c, _ := e.Verify(rtmr.Digest{Alg: rtmr.SHA1, Sum: hash[:]}); c != rtmr.Contradicts {
+		t.Errorf("a name of 261 bytes: %s", c)
+	}
+	e = ima.NewEntry("ima", append(bytes.Clone(digest), name...), binary.LittleEndian)
+	if c, _ := e.Verify(rtmr.Digest{Alg: rtmr.SHA1, Sum: hash[:]}); c != rtmr.Verified {
+		t.Errorf("a name of 256 bytes: %s", c)
+	}
+}

@@ -315,3 +315,85 @@ func ExampleParts() {
 	// 0 true
 	// 1 true
 }
+
+// The kernel lists a violation each time, so violations alone are no overlap.
+func TestOverlapOfViolationsAlone(t *testing.T) {
+	violation := listEntry(10, "sha256", make([]byte, 32), "/v")
+	clear(violation[4:36])
+	file := listEntry(10, "sha256", make([]byte, 32), "/f")
+	for _, tc := range []struct {
+		name    string
+		a, b    [][]byte
+		entries int
+		sure    bool
+	}{
+		{"violation_alone", [][]byte{file, violation}, [][]byte{violation, file}, 0, false},
+		{"file_and_violation", [][]byte{file, violation}, [][]byte{file, violation, violation}, 2, true},
+		{"nothing", [][]byte{violation}, [][]byte{file}, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var parts replay.Parts
+			var entries int
+			var sure bool
+			for _, list := range [][][]byte{tc.a, tc.b} {
+				r, err := ima.NewReader(bytes.NewReader(bytes.Join(list, nil)), ima.Options{Alg: rtmr.SHA256, Order: binary.LittleEndian})
+				if err != nil {
+					t.Fatal(err)
+				}
+				entries, sure = parts.Overlap(r.Measurements())
+			}
+			if entries != tc.entries || sure != tc.sure {
+				t.Errorf("%d entries, sure %t; want %d, %t", entries, sure, tc.entries, tc.sure)
+			}
+		})
+	}
+}
+
+// What IMA itself extended is no boot log, nor is a TPM's log put into RTMRs.
+func TestBootAggregateWithoutABootLog(t *testing.T) {
+	mrtd := bytes.Repeat([]byte{0x4D}, 48)
+	again := bytes.Join([][]byte{
+		listEntry(10, "sha384", bytes.Repeat([]byte{1}, 48), "boot_aggregate"),
+		listEntry(10, "sha384", bytes.Repeat([]byte{2}, 48), "/f"),
+		listEntry(10, "sha384", bytes.Repeat([]byte{3}, 48), "boot_aggregate"),
+	}, nil)
+	for name, profile := range map[string]ima.Profile{"pcr_column": {}, "rtmr_column": {RTMRColumn: true}} {
+		t.Run(name, func(t *testing.T) {
+			f := replay.New(replay.Options{MRTD: mrtd, Into: rtmr.KindRTMR})
+			list := again
+			if profile.RTMRColumn {
+				list = bytes.ReplaceAll(again, []byte{10, 0, 0, 0}, []byte{2, 0, 0, 0})
+			}
+			r, err := ima.NewReader(bytes.NewReader(list), ima.Options{Banks: []rtmr.Alg{rtmr.SHA384}, Profile: profile})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Log(r.Measurements()); err != nil {
+				t.Fatal(err)
+			}
+			if len(f.Findings()) != 0 {
+				t.Errorf("%+v", f.Findings())
+			}
+		})
+	}
+	t.Run("tpm_log_into_rtmrs", func(t *testing.T) {
+		f := replay.New(replay.Options{MRTD: mrtd, Into: rtmr.KindRTMR})
+		f.Add(&rtmr.Measurement{Register: rtmr.MustParse("pcr7"), Digests: []rtmr.Digest{{Alg: rtmr.SHA384, Sum: mrtd}}})
+		foldList(t, f, listEntry(10, "sha384", bytes.Repeat([]byte{1}, 48), "boot_aggregate"), ima.Options{})
+		if len(f.Findings()) != 0 {
+			t.Errorf("%+v", f.Findings())
+		}
+	})
+}
+
+// A finding keeps no more of an entry than a person reads.
+func TestFindingsAreShort(t *testing.T) {
+	forged := listEntry(10, "sha256", make([]byte, 32), strings.Repeat("\x01", 1<<20))
+	forged[4] ^= 1
+	genuine := listEntry(10, "sha256", make([]byte, 32), "/f")
+	f := replay.New(replay.Options{})
+	foldList(t, f, append(genuine, forged...), ima.Options{})
+	if n := len(f.Findings()); n != 1 || len(f.Findings()[0].Detail) > 8<<10 {
+		t.Errorf("%d findings", n)
+	}
+}
