@@ -201,9 +201,6 @@ func (e *Entry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
 		d.Sum = e.recorded.Sum
 	}
 	want := e.hash(d.Alg)
-	if e.template == templateIMA && len(e.data) > e.imaDigestSize()+imaNameSize {
-		return rtmr.Contradicts, want // which is not of the whole name
-	}
 	if bytes.Equal(want, d.Sum) || isPadded(d.Sum, e.hash(rtmr.SHA1)) {
 		return rtmr.Verified, nil
 	}
@@ -236,12 +233,13 @@ func (e *Entry) hash(a rtmr.Alg) []byte {
 
 // hashed returns the bytes that the template hash is over: the data, but for
 // the template "ima" a copy in buf, with the name padded with zeros to 256
-// bytes (ima_crypto.c, ima_calc_field_array_hash_tfm).
+// bytes (ima_crypto.c, ima_calc_field_array_hash_tfm). A longer name, which no
+// kernel lists, is hashed whole, so that no part of it goes unproven.
 func (e *Entry) hashed(buf *[20 + imaNameSize]byte) []byte {
-	if e.template != templateIMA {
+	d := e.imaDigestSize()
+	if e.template != templateIMA || len(e.data) > d+imaNameSize {
 		return e.data
 	}
-	d := e.imaDigestSize()
 	padded := buf[:d+imaNameSize]
 	clear(padded[copy(padded, e.data):])
 	return padded

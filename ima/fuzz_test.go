@@ -165,6 +165,7 @@ func FuzzEntry(f *testing.F) {
 	}
 	f.Add("ima", []byte(strings.Repeat("d", 20)+"boot_aggregate"), false)
 	f.Add("ima", []byte("short"), false)
+	f.Add("ima", bytes.Repeat([]byte("long"), 100), false)
 	f.Add("ima\x1b[2J", []byte{}, true)
 	f.Fuzz(func(t *testing.T, template string, data []byte, big bool) {
 		var order binary.ByteOrder = binary.LittleEndian
