@@ -1,0 +1,47 @@
+package quote
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrUnsupported is wrapped by the error of Open where the bytes are no
+// evidence that is read here, or of a version that is not; its text says what
+// was seen.
+var ErrUnsupported = errors.New("unsupported quote")
+
+// format is one kind of file that Open recognises.
+type format struct {
+	name   string // for people
+	detect func(data []byte) bool
+	open   func(data []byte, opts *Options) (*Quote, error)
+}
+
+// formats are tried in order: those that tell themselves by a magic first.
+var formats = []format{}
+
+// Open recognises a quote by its content and checks what vouches for it. The
+// error, which names the byte offset and the field, means that nothing could be
+// read; what failed a check is told by the quote's Links.
+func Open(data []byte, opts Options) (*Quote, error) {
+	names := []string{}
+	for _, f := range formats {
+		if !f.detect(data) {
+			names = append(names, f.name)
+			continue
+		}
+		q, err := f.open(data, &opts)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+		if opts.SkipSignature {
+			q.skip()
+		}
+		return q, nil
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%w: the file is empty", ErrUnsupported)
+	}
+	return nil, fmt.Errorf("%w: %d bytes that begin %.16x, expected one of: %s", ErrUnsupported, len(data), data, strings.Join(names, ", "))
+}

@@ -1,0 +1,167 @@
+// Package quote reads hardware evidence: signed register values, or a report
+// that binds them, and how far they are vouched for.
+//
+// [Open] recognises a quote by its content, verifies what can be verified
+// offline, and returns a [Quote] of any kind:
+//
+//	q, err := quote.Open(data, quote.Options{Nonce: nonce})
+//	if !q.Trusted() { .. } // and q.Links says why
+//
+// An error means that the bytes are no quote, or a malformed or unsupported
+// one. A quote that is well-formed and fails a check is no error: the check is a
+// [Link] with the status Failed. Nothing of an untrusted quote may be believed,
+// its register values included.
+//
+// Three questions are kept apart: what the bytes say (the Parse functions),
+// who vouches for them (Links), and whether logs explain the registers, which
+// is package replay's.
+package quote
+
+import (
+	"io/fs"
+	"slices"
+	"time"
+
+	"tallystick/rtmr"
+)
+
+// Kind is a kind of evidence, in the spelling of the JSON contract.
+type Kind string
+
+// The kinds.
+const (
+	TDX      Kind = "tdx"      // a TD quote, signed by Intel's quoting enclave
+	TDReport Kind = "tdreport" // a TDREPORT, MACed for its own machine
+	TPM      Kind = "tpm"      // TPMS_ATTEST of type quote, with its signature
+	Azure    Kind = "azure"    // Azure's HCL report, alone or with its vTPM's quote
+	SNP      Kind = "snp"      // an SEV-SNP attestation report
+	Values   Kind = "values"   // bare register values, which nobody vouches for
+)
+
+// Quote is one piece of evidence: the registers it carries, and how far it is
+// vouched for.
+type Quote struct {
+	Kind    Kind
+	Version int // of the format; 0 where it has none
+
+	// Values are the registers' values that the evidence states. A TPM's quote
+	// states none: they come from the evidence's own bundle, or from the
+	// caller, and Composites prove them.
+	Values rtmr.Values
+	// Composites are a TPM quote's digests over selected registers, one a quote.
+	Composites []rtmr.Composite
+
+	Links    []Link // what vouches for it, in order: signature, chain, ..
+	Facts    []Fact // what else it says, for people, in the fields' own names
+	Logs     []Log  // that came in the same file
+	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does
+	Warnings []string
+}
+
+// Link is one link of the chain from hardware to registers.
+type Link struct {
+	Name   string // one of the names below
+	Status Status
+	Text   string // one line: what was checked against what, and why it failed
+}
+
+// The links' names.
+const (
+	Signature  = "signature"  // of the quote by its attestation key
+	Chain      = "chain"      // from that key to a root that is trusted
+	Collateral = "collateral" // TCB level, QE identity, revocations
+	Nonce      = "nonce"      // freshness: the caller's nonce stands in the quote
+	Binding    = "binding"    // of values, keys or reports that the quote only has a hash of
+)
+
+// Status is what came of checking a link.
+type Status string
+
+// The statuses. A quote with a Failed or Missing link is not trusted.
+const (
+	Verified   Status = "verified"
+	Failed     Status = "failed"
+	Missing    Status = "missing"     // what the check needs is not there, and nothing holds without it
+	NotChecked Status = "not-checked" // nothing was given to check it with; the rest holds without
+	Skipped    Status = "skipped"     // Options.SkipSignature
+)
+
+// Fact is a field of the evidence, shown and not judged.
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Log is a measurement log that came with a quote in one file.
+type Log struct {
+	Name string
+	Data []byte
+}
+
+// Options are what a quote is held against. The zero value checks what the
+// quote alone allows.
+type Options struct {
+	// Nonce is what the verifier sent; nil leaves freshness unchecked. A nonce
+	// shorter than the quote's field stands there followed by zeros.
+	Nonce []byte
+
+	// Signature is a TPM quote's TPMT_SIGNATURE, Key its attestation key: PEM,
+	// TPM2B_PUBLIC or TPMT_PUBLIC. A key that is given is trusted.
+	Signature, Key []byte
+	// EKCert is the endorsement key's certificate (PEM or DER), EKRoots its
+	// manufacturer's certificates (PEM), Activation a record of a credential
+	// activation, which ties the attestation key to the endorsement key.
+	EKCert, EKRoots, Activation []byte
+
+	// HCL is Azure's HCL report, whose HCLAkPub is the attestation key of the
+	// TPM quote that is opened. Hardware is what vouches for the report inside
+	// it: a VCEK or VLEK certificate, or a TD quote.
+	HCL, Hardware []byte
+
+	// Collateral holds Intel's TCB info, QE identity and revocation lists.
+	Collateral fs.FS
+	// TDXRoots are trusted in place of Intel's root certificate (PEM).
+	TDXRoots []byte
+
+	// Time is when certificates and collateral have to be valid; zero for now.
+	Time time.Time
+	// SkipSignature lets an unsigned or wrongly signed quote pass: the links
+	// signature, chain and collateral become Skipped where they did not verify.
+	SkipSignature bool
+}
+
+// Trusted reports whether no link is Failed or Missing, in the evidence or in
+// the report inside it.
+func (q *Quote) Trusted() bool {
+	broken := slices.ContainsFunc(q.Links, func(l Link) bool { return l.Status == Failed || l.Status == Missing })
+	return !broken && (q.Inside == nil || q.Inside.Trusted())
+}
+
+// Link returns the link of that name; ok is false if the evidence has none.
+func (q *Quote) Link(name string) (l Link, ok bool) {
+	i := slices.IndexFunc(q.Links, func(l Link) bool { return l.Name == name })
+	if i < 0 {
+		return Link{}, false
+	}
+	return q.Links[i], true
+}
+
+// skip marks what SkipSignature leaves out of account.
+func (q *Quote) skip() {
+	for i := range q.Links {
+		l := &q.Links[i]
+		if (l.Name == Signature || l.Name == Chain || l.Name == Collateral) && (l.Status == Failed || l.Status == Missing) {
+			l.Status, l.Text = Skipped, "by --insecure-skip-signature; the check says: "+l.Text
+		}
+	}
+	if q.Inside != nil {
+		q.Inside.skip()
+	}
+}
+
+func (o *Options) now() time.Time {
+	if o.Time.IsZero() {
+		return time.Now()
+	}
+	return o.Time
+}
