@@ -39,6 +39,8 @@ type Fold struct {
 
 	booted     bool // a boot_aggregate has been seen: what follows is no boot log
 	aggregates int
+
+	watch *Reconciler // that holds the registers against a quote; or nil
 }
 
 type cell struct {
@@ -136,6 +138,9 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 		f.static++
 		return
 	}
+	if f.watch != nil {
+		f.watch.event(reg)
+	}
 	for _, d := range m.Digests {
 		if len(f.opts.Banks) > 0 && !slices.Contains(f.opts.Banks, d.Alg) {
 			continue
@@ -146,7 +151,13 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 		}
 		c := f.cell(reg, d.Alg)
 		c.boot = c.boot || !f.booted && reg == m.Register
+		if f.watch != nil {
+			f.watch.before(c)
+		}
 		c.extend(d.Sum)
+		if f.watch != nil {
+			f.watch.after(c, m, d)
+		}
 	}
 }
 

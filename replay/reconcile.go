@@ -1,0 +1,333 @@
+package replay
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	"tallystick/rtmr"
+)
+
+// Quoted is what a quote says of registers: their values, or digests over
+// values that it does not tell.
+type Quoted struct {
+	Values     rtmr.Values
+	Composites []rtmr.Composite
+}
+
+// Banks returns the banks of the quoted registers, in order.
+func (q *Quoted) Banks() (banks []rtmr.Alg) {
+	for _, s := range q.selected() {
+		if !slices.Contains(banks, s.Alg) {
+			banks = append(banks, s.Alg)
+		}
+	}
+	return banks
+}
+
+// selected returns every quoted register in every bank, once, in order.
+func (q *Quoted) selected() (all []rtmr.Selected) {
+	for alg, bank := range q.Values {
+		for reg := range bank {
+			all = append(all, rtmr.Selected{Alg: alg, Register: reg})
+		}
+	}
+	for _, c := range q.Composites {
+		all = append(all, c.Selection...)
+	}
+	slices.SortFunc(all, compareSelected)
+	return slices.Compact(all)
+}
+
+func compareSelected(a, b rtmr.Selected) int {
+	return cmp.Or(cmp.Compare(a.Alg, b.Alg), a.Register.Compare(b.Register))
+}
+
+// Status is what came of holding a register's log against its quoted value.
+type Status string
+
+// The statuses. Unlogged, Mismatch and, if the verifier is strict, LogAhead are
+// failures.
+const (
+	Match    Status = "match"     // the whole log folds to the quoted value
+	LogAhead Status = "log-ahead" // a prefix does: the log ran on after the quote
+	Mismatch Status = "mismatch"  // no prefix does
+	Unlogged Status = "unlogged"  // the register moved, and no log explains it
+	Reset    Status = "reset"     // at its reset value, and no log claims otherwise
+	Static   Status = "static"    // measured at launch, in no log, and held against nothing
+)
+
+// Outcome is a quoted register in a bank, beside what the logs fold to.
+type Outcome struct {
+	Register rtmr.Register `json:"register"`
+	Alg      rtmr.Alg      `json:"alg"`
+	Status   Status        `json:"status"`
+	Quoted   rtmr.Hex      `json:"quoted,omitempty"`   // nil where the quote has a digest over it that nothing fits
+	Replayed rtmr.Hex      `json:"replayed,omitempty"` // by the whole log
+	Events   int           `json:"events"`             // in the logs
+	Matched  int           `json:"matched"`            // of them, those that the quoted value stands for
+	Text     string        `json:"text,omitempty"`     // what is wrong, in words
+}
+
+// Coverage is how far the quote vouches for one log's events in one register.
+type Coverage struct {
+	Log      int // from 0, in the order of the folds
+	Register rtmr.Register
+	Quoted   bool // the quote carries the register
+	Events   int
+	Vouched  int // of them, those that the quoted values stand for, in every quoted bank
+}
+
+// Reconciler is a Fold that holds every register against what a quote says of
+// it, in one pass. Where all is quoted by value it keeps no entries.
+type Reconciler struct {
+	*Fold
+	quoted Quoted
+	launch []byte   // the MRTD that the verifier expects; nil if none is
+	tracks []*track // one a quoted register and bank
+	keep   bool     // the trails
+
+	counts []map[rtmr.Register]int // events by log and register
+	step   *Step                   // of the entry that is being folded
+}
+
+// NewReconciler returns a Reconciler of what a quote says. opts.Banks is
+// overridden by the quote's; opts.MRTD, if given, is the launch measurement that
+// the verifier expects. With trails set, it keeps what Explain needs: the
+// digests, and some hundred bytes an entry.
+func NewReconciler(quoted Quoted, opts Options, trails bool) *Reconciler {
+	launch := opts.MRTD
+	opts.Banks = quoted.Banks()
+	if v := quoted.Values[rtmr.SHA384][rtmr.MRTD]; v != nil {
+		opts.MRTD = v
+	}
+	r := &Reconciler{Fold: New(opts), quoted: quoted, launch: launch, keep: trails}
+	r.Fold.watch = r
+	for _, s := range quoted.selected() {
+		t := &track{Selected: s, quoted: quoted.Values[s.Alg][s.Register], matched: -1}
+		t.composed = slices.ContainsFunc(quoted.Composites, func(c rtmr.Composite) bool { return slices.Contains(c.Selection, s) })
+		r.tracks = append(r.tracks, t)
+	}
+	return r
+}
+
+// track follows one register in one bank.
+type track struct {
+	rtmr.Selected
+	quoted   []byte // nil if only a composite is quoted
+	composed bool   // a composite is over it
+	start    []byte // before the first event; nil without one
+	value    []byte // after the last one
+	events   int
+	matched  int   // how many events the quoted value stands for; -1 if that is not known
+	byLog    []int // events of each log
+	first    place // of the first event
+	last     place // of the last event that the quoted value stands for
+
+	digests []byte // of all events, if trails are kept or a composite wants them
+	steps   []*Step
+	order   []place // if composed: where in the logs each event is
+}
+
+// place is an entry's place in the logs.
+type place struct{ log, entry int32 }
+
+// track finds what is followed; nil if the quote does not carry it. There are
+// a few dozen at most.
+func (r *Reconciler) track(reg rtmr.Register, alg rtmr.Alg) *track {
+	for _, t := range r.tracks {
+		if t.Register == reg && t.Alg == alg {
+			return t
+		}
+	}
+	return nil
+}
+
+// event counts an entry of a register, whatever its banks.
+func (r *Reconciler) event(reg rtmr.Register) {
+	for len(r.counts) < max(r.Fold.logs, 1) {
+		r.counts = append(r.counts, map[rtmr.Register]int{})
+	}
+	r.counts[len(r.counts)-1][reg]++
+	r.step = nil
+}
+
+// before notes where a register starts: a log may set PCR 0's locality first.
+func (r *Reconciler) before(c *cell) {
+	if c.events > 0 {
+		return
+	}
+	if t := r.track(c.reg, c.alg); t != nil {
+		t.start = slices.Clone(c.value)
+	}
+}
+
+// after looks whether an extend made the register's value the quoted one.
+func (r *Reconciler) after(c *cell, m *rtmr.Measurement, d rtmr.Digest) {
+	t := r.track(c.reg, c.alg)
+	if t == nil {
+		return
+	}
+	t.events++
+	t.byLog = append(t.byLog, make([]int, len(r.counts)-len(t.byLog))...)
+	t.byLog[len(r.counts)-1]++
+	at := place{int32(len(r.counts) - 1), int32(m.Index)}
+	if t.events == 1 {
+		t.first = at
+	}
+	if t.matched < 0 && bytes.Equal(c.value, t.quoted) {
+		t.matched, t.last = t.events, at
+	}
+	if t.composed || r.keep {
+		t.digests = append(t.digests, sized(d)...)
+	}
+	if t.composed {
+		t.order = append(t.order, at)
+	}
+	if r.keep {
+		t.steps = append(t.steps, r.stepOf(m))
+	}
+	t.value = c.value
+}
+
+// sized returns a digest's bytes, with zeros where a log has fewer than the
+// algorithm's. (No reader delivers more.)
+func sized(d rtmr.Digest) []byte {
+	if size := d.Alg.Size(); len(d.Sum) != size {
+		return append(slices.Clone(d.Sum), make([]byte, size)...)[:size]
+	}
+	return d.Sum
+}
+
+// Outcomes returns a status for every register of every bank that the quote
+// carries.
+func (r *Reconciler) Outcomes() []Outcome {
+	for _, c := range r.quoted.Composites {
+		r.matchComposite(c)
+	}
+	out := []Outcome{}
+	for _, t := range r.tracks {
+		out = append(out, r.outcome(t))
+	}
+	return out
+}
+
+func (r *Reconciler) outcome(t *track) Outcome {
+	o := Outcome{Register: t.Register, Alg: t.Alg, Quoted: t.quoted, Events: t.events, Matched: max(t.matched, 0)}
+	if !t.Alg.Available() {
+		o.Status, o.Text = Unlogged, fmt.Sprintf("the bank %s cannot be computed here", t.Alg)
+		return o
+	}
+	reset := t.Register.ResetValue(t.Alg)
+	o.Replayed = slices.Clone(t.value)
+	if t.events == 0 {
+		o.Replayed = reset
+	}
+	switch {
+	case t.Register.Static():
+		o.Status, o.Replayed = Static, nil
+		r.judgeStatic(&o)
+	case t.events > 0 && t.matched == t.events:
+		o.Status = Match
+	case t.matched > 0:
+		o.Status = LogAhead
+		o.Text = fmt.Sprintf("%s of the log came after the quote", countOf(t.events-t.matched, "event", "events"))
+	case t.quoted == nil:
+		o.Status = Mismatch
+		o.Text = "the quote signs one digest over its registers, which no prefix of the logs gives: which register parts cannot be told without their values (--values)"
+	case t.events > 0 && bytes.Equal(t.quoted, reset) && r.beganLater(t):
+		o.Status = LogAhead
+		o.Text = "all of its log came after the quote"
+	case t.events > 0 && bytes.Equal(t.quoted, reset):
+		o.Status = Mismatch
+		o.Text = fmt.Sprintf("the register is at its reset value: none of the %s was extended into it", countOf(t.events, "logged event", "logged events"))
+	case t.events > 0:
+		o.Status = Mismatch
+		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", countOf(t.events, "event", "events"))
+	case bytes.Equal(t.quoted, reset):
+		o.Status = Reset
+	default:
+		o.Status, o.Text = Unlogged, r.unlogged(t)
+	}
+	return o
+}
+
+// beganLater reports whether a register's first event came after the quote, as
+// another register tells whose log it shares. Without such a witness a log of a
+// register at rest is one of measurements that were never extended.
+func (r *Reconciler) beganLater(t *track) bool {
+	return slices.ContainsFunc(r.tracks, func(u *track) bool {
+		return u.matched > 0 && u.matched < u.events && u.last.log == t.first.log && t.first.after(u.last)
+	})
+}
+
+// judgeStatic holds a launch measurement against the one that was expected.
+func (r *Reconciler) judgeStatic(o *Outcome) {
+	if o.Register != rtmr.MRTD || r.launch == nil {
+		return
+	}
+	o.Replayed, o.Status = r.launch, Match
+	if !bytes.Equal(o.Quoted, o.Replayed) {
+		o.Status, o.Text = Mismatch, "the launch measurement is not the expected one"
+	}
+}
+
+// unlogged says why a register that moved has no events in its bank.
+func (r *Reconciler) unlogged(t *track) string {
+	n := 0
+	for _, counts := range r.counts {
+		n += counts[t.Register]
+	}
+	if n > 0 {
+		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", countOf(n, "event", "events"))
+	}
+	return "the register moved, and no log has an event of it"
+}
+
+// countOf returns "1 event" or "n events".
+func countOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Coverage returns, for each log and each register that it has events of, how
+// many of them the quote vouches for. It is to be called after Outcomes.
+func (r *Reconciler) Coverage() (all []Coverage) {
+	for log, counts := range r.counts {
+		for reg, n := range counts {
+			if reg.IsZero() || reg.Static() {
+				continue
+			}
+			c := Coverage{Log: log, Register: reg, Events: n, Vouched: n}
+			for _, t := range r.tracks {
+				if t.Register == reg {
+					c.Quoted = true
+					c.Vouched = min(c.Vouched, t.vouched(log))
+				}
+			}
+			if !c.Quoted {
+				c.Vouched = 0
+			}
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b Coverage) int {
+		return cmp.Or(cmp.Compare(a.Log, b.Log), a.Register.Compare(b.Register))
+	})
+	return all
+}
+
+// vouched returns how many of a log's events are among the matched ones.
+func (t *track) vouched(log int) int {
+	before := 0
+	for _, n := range t.byLog[:min(log, len(t.byLog))] {
+		before += n
+	}
+	if log >= len(t.byLog) {
+		return 0
+	}
+	return min(max(t.matched-before, 0), t.byLog[log])
+}
