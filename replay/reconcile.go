@@ -92,13 +92,27 @@ type Reconciler struct {
 	step   *Step                   // of the entry that is being folded
 }
 
-// NewReconciler returns a Reconciler of what a quote says. opts.Banks is
-// overridden by the quote's; opts.MRTD, if given, is the launch measurement that
+// family returns the kind of run-time registers that are quoted, into which
+// PCR-indexed logs go; KindNone where PCRs are.
+func (q *Quoted) family() (kind rtmr.Kind) {
+	for _, s := range q.selected() {
+		switch k := s.Register.Kind(); k {
+		case rtmr.KindPCR:
+			return rtmr.KindNone
+		case rtmr.KindRTMR, rtmr.KindREM:
+			kind = k
+		}
+	}
+	return kind
+}
+
+// NewReconciler returns a Reconciler of what a quote says. opts.Banks and
+// opts.Into are overridden by the quote's; opts.MRTD, if given, is the launch measurement that
 // the verifier expects. With trails set, it keeps what Explain needs: the
 // digests, and some hundred bytes an entry.
 func NewReconciler(quoted Quoted, opts Options, trails bool) *Reconciler {
 	launch := opts.MRTD
-	opts.Banks = quoted.Banks()
+	opts.Banks, opts.Into = quoted.Banks(), quoted.family()
 	if v := quoted.Values[rtmr.SHA384][rtmr.MRTD]; v != nil {
 		opts.MRTD = v
 	}

@@ -97,7 +97,7 @@ func composite(t testing.TB, attest []byte, alg rtmr.Alg) rtmr.Composite {
 	return c
 }
 
-// TestReconcileComposite holds the captures' logs against their TPMs' signed
+// TestReconcileComposite holds the lab's machines' logs against their TPMs' signed
 // digests, no value told: the registers must come out at the values that were
 // read beside the quote. The lists in which measuring went on are cut back.
 func TestReconcileComposite(t *testing.T) {
@@ -117,7 +117,7 @@ func TestReconcileComposite(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := testlogs.Shared(t, "lab"); ok && n < 40 {
+	if n < 6*8 {
 		t.Errorf("only %d quotes", n)
 	}
 }

@@ -22,17 +22,24 @@ type inputFlags struct {
 	asListed bool // an IMA list is wanted in its own bank alone if no other is asked for
 }
 
+// register defines the flags of a command that folds banks of its own choice.
 func (f *inputFlags) register(cmd *cobra.Command) {
+	f.registerReading(cmd)
+	cmd.Flags().StringSliceVar(&f.banks, "bank", nil, "the banks to fold (sha1, sha256, sha384, ..); by default those of the logs, and for an IMA list those of the boot log before it, else sha1, sha256 and sha384")
+	complete(cmd, "bank", "sha1", "sha256", "sha384", "sha512")
+}
+
+// registerReading defines the flags that say how logs are read.
+func (f *inputFlags) registerReading(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.format, "format", "", "the logs' format, overriding recognition by content: "+strings.Join(formats, ", "))
 	flags.StringVar(&f.byteOrder, "byte-order", "", "an IMA list's byte order, little or big, overriding what its content shows")
 	flags.StringVar(&f.templateHash, "template-hash", "", "the algorithm of an IMA list's template hashes, overriding what its content shows")
 	flags.StringVar(&f.profile, "profile", "", "how the kernel deviates, overriding what the logs show: mainline, padded-sha1, padded-sha1:BANK, violation-zero, rtmr-column")
 	flags.StringVar(&f.kernel, "kernel", "", "the kernel's release as uname -r prints it, which tells how it deviates")
-	flags.StringSliceVar(&f.banks, "bank", nil, "the banks to fold (sha1, sha256, sha384, ..); by default those of the logs, and for an IMA list those of the boot log before it, else sha1, sha256 and sha384")
 	flags.BoolVar(&f.realm, "realm", false, "a canonical event log's CC-MR indices are an Arm CCA realm's, whatever its digests show")
 	for flag, words := range map[string][]string{
-		"format": formats, "byte-order": {"little", "big"}, "bank": {"sha1", "sha256", "sha384", "sha512"},
+		"format": formats, "byte-order": {"little", "big"},
 		"profile": {"mainline", "padded-sha1", "padded-sha1:sha384", "violation-zero", "rtmr-column"},
 	} {
 		complete(cmd, flag, words...)

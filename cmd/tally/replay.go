@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -63,16 +64,11 @@ Exit status: 0 folded; 1 a log contradicts itself or another; 2 input or usage.`
 			if err != nil {
 				return err
 			}
-			if i := slices.Index(args, "-"); i >= 0 && slices.Contains(args[i+1:], "-") {
-				return errors.New("standard input can be one of the logs, not two")
-			}
-			if own.overlap {
-				if err := canReadTwice(args); err != nil {
-					return err
-				}
+			if err := checkPaths(args, own.overlap); err != nil {
+				return err
 			}
 			fold := replay.New(opts)
-			report, err := foldLogs(fold, &in, args, own.overlap)
+			report, err := foldLogs(fold, &in, filesOf(args), own.overlap)
 			print := printReplay
 			if asJSON {
 				print = printReplayJSON
@@ -111,17 +107,44 @@ func (f *replayFlags) options(in *inputFlags) (opts replay.Options, err error) {
 	default:
 		return opts, fmt.Errorf("--into %q, expected rtmr or rem", f.into)
 	}
-	if f.mrtd != "" {
-		opts.MRTD, err = hex.DecodeString(f.mrtd)
-		if err != nil || len(opts.MRTD) != rtmr.SHA384.Size() {
-			return opts, fmt.Errorf("--mrtd %q, expected %d hexadecimal digits", f.mrtd, 2*rtmr.SHA384.Size())
-		}
+	opts.MRTD, err = parseMRTD(f.mrtd)
+	return opts, err
+}
+
+func parseMRTD(s string) ([]byte, error) {
+	if s == "" {
+		return nil, nil
 	}
-	return opts, nil
+	mrtd, err := hex.DecodeString(s)
+	if err != nil || len(mrtd) != rtmr.SHA384.Size() {
+		return nil, fmt.Errorf("--mrtd %q, expected %d hexadecimal digits", s, 2*rtmr.SHA384.Size())
+	}
+	return mrtd, nil
+}
+
+// logFile is a log to be opened: a file, or what came inside another one.
+type logFile struct {
+	path string
+	data []byte // nil for a file
+}
+
+func filesOf(paths []string) (files []logFile) {
+	for _, path := range paths {
+		files = append(files, logFile{path: path})
+	}
+	return files
+}
+
+// openFile is open, for a log that may have come inside another file.
+func (f *inputFlags) openFile(file logFile, signs ima.Signs) (*log, error) {
+	if file.data == nil {
+		return f.open(file.path, signs)
+	}
+	return f.read(file.path, io.NopCloser(bytes.NewReader(file.data)), signs)
 }
 
 // foldLogs folds the logs up to the first fault, and reports what it has.
-func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (*replayReport, error) {
+func foldLogs(fold *replay.Fold, in *inputFlags, files []logFile, overlap bool) (*replayReport, error) {
 	report := &replayReport{Logs: []logReport{}}
 	signs := ima.Signs{Kernel: in.kernel}
 	var parts *replay.Parts
@@ -129,8 +152,8 @@ func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (
 		parts = &replay.Parts{}
 	}
 	err := func() error {
-		for _, path := range paths {
-			l, err := foldLog(fold, in, path, &signs, parts)
+		for _, file := range files {
+			l, err := foldLog(fold, in, file, &signs, parts)
 			if l != nil {
 				report.Logs = append(report.Logs, *l)
 			}
@@ -151,8 +174,8 @@ func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (
 }
 
 // foldLog folds one log, and learns from it what tells of the kernel.
-func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, parts *replay.Parts) (*logReport, error) {
-	l, err := in.open(path, *signs)
+func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, parts *replay.Parts) (*logReport, error) {
+	l, err := in.openFile(file, *signs)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +188,7 @@ func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, p
 		}
 	case "ima", "ima-ascii":
 		if parts != nil {
-			skip, sure, err := in.overlap(path, *signs, parts)
+			skip, sure, err := in.overlap(file, *signs, parts)
 			if err != nil {
 				return nil, err
 			}
@@ -189,8 +212,8 @@ func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, p
 
 // overlap reads an IMA list once, to tell how many of its entries are the end
 // of the parts before.
-func (f *inputFlags) overlap(path string, signs ima.Signs, parts *replay.Parts) (skip int, sure bool, err error) {
-	l, err := f.open(path, signs)
+func (f *inputFlags) overlap(file logFile, signs ima.Signs, parts *replay.Parts) (skip int, sure bool, err error) {
+	l, err := f.openFile(file, signs)
 	if err != nil {
 		return 0, false, err
 	}
@@ -199,9 +222,16 @@ func (f *inputFlags) overlap(path string, signs ima.Signs, parts *replay.Parts) 
 	return skip, sure, nil
 }
 
-// canReadTwice refuses what --overlap cannot read a second time.
-func canReadTwice(paths []string) error {
+// checkPaths refuses what cannot be read: standard input twice, and with
+// --overlap what is no file at all.
+func checkPaths(paths []string, overlap bool) error {
+	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
+		return errors.New("standard input can be one of the files, not two")
+	}
 	for _, path := range paths {
+		if !overlap {
+			break
+		}
 		if path == "-" {
 			return errors.New("--overlap reads an IMA list twice, which standard input cannot be")
 		}
@@ -284,7 +314,11 @@ func checksText(c replay.Checks) string {
 
 func printFindings(w io.Writer, report *replayReport) {
 	for _, f := range report.Findings {
-		fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
-			report.Logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text), f.Alg, f.Recorded, f.Alg, f.Computed)
+		printFinding(w, report.Logs, &f)
 	}
+}
+
+func printFinding(w io.Writer, logs []logReport, f *replay.Finding) {
+	fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
+		logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text), f.Alg, f.Recorded, f.Alg, f.Computed)
 }

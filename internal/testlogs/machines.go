@@ -24,7 +24,7 @@ type Machine struct {
 	Held    rtmr.Values
 	By      string          // who says so: a TPM, a quote, a module's own tests
 	Differ  []rtmr.Register // what of Held is of another boot, and not what the logs fold to
-	Quotes  []TPMQuote      // of the lab's captures
+	Quotes  []TPMQuote      // of the lab's machines
 }
 
 // Machines returns all that are here.
@@ -77,6 +77,7 @@ func fixtureMachines(t testing.TB) (all []Machine) {
 		if boot.dir == "staging-7.3" {
 			m.Logs[2].Data = deletedPart(m.Logs[2].Data, m.Logs[3].Data)
 		}
+		m.Quotes = tpmQuotes(t, Fixture(t, boot.dir))
 		all = append(all, m)
 	}
 	return all

@@ -150,7 +150,7 @@ type TPMQuote struct {
 	Attest, Signature, Key, Nonce []byte
 }
 
-// tpmQuotes returns a capture's quotes, by two keys in each bank.
+// tpmQuotes returns the quotes of one of the lab's machines, by two keys in each bank.
 func tpmQuotes(t testing.TB, dir string) (quotes []TPMQuote) {
 	t.Helper()
 	for _, key := range []string{"rsa", "ecc"} {
