@@ -129,9 +129,12 @@ func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (
 		parts = &replay.Parts{}
 	}
 	err := func() error {
-		for _, path := range paths {
+		for i, path := range paths {
 			l, err := foldLog(fold, in, path, &signs, parts)
 			if l != nil {
+				if first, again := givenBefore(paths[:i], path); again && !(overlap && isIMA(l.Format)) {
+					l.Warnings = append(l.Warnings, fmt.Sprintf("it is the same file as %s, which was given before: its events are folded again", first))
+				}
 				report.Logs = append(report.Logs, *l)
 			}
 			if err != nil {
@@ -149,6 +152,23 @@ func foldLogs(fold *replay.Fold, in *inputFlags, paths []string, overlap bool) (
 	}
 	return report, err
 }
+
+// givenBefore returns under what name a file was given before, if it was. What
+// is no file, as standard input and pipes are not, has other content each time.
+func givenBefore(paths []string, path string) (first string, again bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return "", false
+	}
+	for _, first := range paths {
+		if other, err := os.Stat(first); err == nil && os.SameFile(info, other) {
+			return first, true
+		}
+	}
+	return "", false
+}
+
+func isIMA(format string) bool { return format == "ima" || format == "ima-ascii" }
 
 // foldLog folds one log, and learns from it what tells of the kernel.
 func foldLog(fold *replay.Fold, in *inputFlags, path string, signs *ima.Signs, parts *replay.Parts) (*logReport, error) {
