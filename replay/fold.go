@@ -178,7 +178,7 @@ func (f *Fold) Checks() Checks { return f.checks }
 // maxText bounds what is kept of an entry's texts: with maxFindings, a few MB.
 const maxText = 4 << 10
 
-// shortened returns a copy of at most maxText bytes of escaped text.
+// shortened returns a copy of at most maxText bytes of a text.
 func shortened(s string) string {
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + " .."
