@@ -38,7 +38,7 @@ type Fold struct {
 	checks   Checks // of the log that is being folded
 
 	booted     bool // a boot_aggregate has been seen: what follows is no boot log
-	aggregates int
+	aggregates int  // boot_aggregate entries that the boot registers proved
 }
 
 type cell struct {
