@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
 	"tallystick/internal/window"
@@ -53,8 +54,8 @@ func isAgentLog(prefix []byte) bool {
 //	Domain Operation Content
 //
 // Each line, the first included, is one event whose digest is that of its
-// bytes without the line end. The lines have no digests: Verify only says
-// that a digest is that of the line.
+// bytes without the line end. The lines have no digests: the Measurement's is
+// made from the line, and the entry's Verify says CannotCheck.
 //
 // The log names no register. A log in SHA-384 is taken for a TD's, where the
 // agent's default, PCR 17, is RTMR3; in SHA-256 or SHA-512 for a vTPM's PCR 17.
@@ -89,7 +90,9 @@ func NewAAELReader(src io.Reader) *AAELReader {
 
 // Warnings returns what was odd about the log but did not stop its reading.
 // They are complete when Measurements has ended.
-func (r *AAELReader) Warnings() []string { return r.warnings }
+func (r *AAELReader) Warnings() []string {
+	return slices.Concat(r.warnings, unrecorded(r.index).warnings())
+}
 
 // Measurements yields the log's lines in order, as Reader.Measurements does.
 func (r *AAELReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
@@ -124,7 +127,7 @@ func (r *AAELReader) next() (m rtmr.Measurement, err error) {
 		return m, r.syntaxError("line", errors.New("empty, expected a domain, an operation and a content"))
 	}
 	r.digest[0] = rtmr.Digest{Alg: r.alg, Sum: r.alg.AppendHash(r.sum[:0], line)}
-	r.entry = aaelEntry{line: line}
+	r.entry = aaelEntry{line: line, unrecorded: true}
 	m = rtmr.Measurement{Index: r.index, Offset: r.in.Offset(), Register: r.reg, Digests: r.digest[:], Entry: &r.entry}
 	r.in.Skip(size)
 	r.index++
@@ -197,18 +200,21 @@ func (r *AAELReader) syntaxError(field string, err error) error {
 const AAELType = "AAEL"
 
 // AAELLine returns the entry of one line of the agent's text log, given without
-// its end.
+// its end, for a log that holds a digest beside it, as a conversion does.
 func AAELLine(line []byte) rtmr.Entry { return &aaelEntry{line: line} }
 
 // aaelEntry is one line of the agent's text log.
-type aaelEntry struct{ line []byte }
+type aaelEntry struct {
+	line       []byte
+	unrecorded bool // the digest was made from the line
+}
 
 func (e *aaelEntry) Type() string   { return AAELType }
 func (e *aaelEntry) Data() []byte   { return e.line }
 func (e *aaelEntry) Detail() string { return rtmr.Escape(cut(string(e.line), maxDetail)) }
 
 func (e *aaelEntry) Verify(d rtmr.Digest) (rtmr.Check, []byte) {
-	if !d.Alg.Available() {
+	if e.unrecorded || !d.Alg.Available() {
 		return rtmr.CannotCheck, nil
 	}
 	return mustBe(d, e.line)

@@ -32,13 +32,15 @@ type dstackRecord struct {
 // TCG event data. In RTMR3 they are dstack's own (EVDstack). To save space
 // dstack's API leaves out what the other half of a record tells: the payload
 // of the former, whose EventData are nil then, and the digest of the latter,
-// which is computed here (cc-eventlog, tdx.rs, TdxEvent::stripped).
+// which is computed here (cc-eventlog, tdx.rs, TdxEvent::stripped). Verify says
+// CannotCheck of either.
 type DstackReader struct {
-	src    watched
-	dec    *json.Decoder
-	index  int
-	event  Event
-	digest [1]rtmr.Digest
+	src        watched
+	dec        *json.Decoder
+	index      int
+	event      Event
+	digest     [1]rtmr.Digest
+	unrecorded unrecorded
 }
 
 // DetectDstack recognises dstack's log by its first object's keys.
@@ -86,8 +88,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Warnings returns nil: the format leaves nothing to be odd about.
-func (r *DstackReader) Warnings() []string { return nil }
+// Warnings tells of digests that the log leaves out. It is complete when
+// Measurements has ended.
+func (r *DstackReader) Warnings() []string { return r.unrecorded.warnings() }
 
 // Measurements yields the log's events in order, as Reader.Measurements does;
 // an error of the source it yields as it is.
@@ -148,12 +151,16 @@ func (r *DstackReader) next() (m rtmr.Measurement, err error) {
 	case len(payload) == 0:
 		r.event.EventData = nil
 	}
+	r.event.unrecorded = rec.Digest == "" && r.event.EventType == EVDstack
 	sum, err := r.sum(&rec, payload)
 	if err != nil {
 		return m, r.syntaxError(offset, "digest", err)
 	}
 	r.digest[0] = rtmr.Digest{Alg: rtmr.SHA384, Sum: sum}
 	r.event.Digests = r.digest[:]
+	if r.event.unrecorded {
+		r.unrecorded++
+	}
 	m = r.event.Measurement(reg)
 	m.Index, m.Offset = r.index, offset
 	return m, nil
@@ -179,7 +186,7 @@ func (r *DstackReader) syntaxError(offset int64, field string, err error) error 
 // sum returns a record's digest, that of a run-time event by its version where
 // it is left out.
 func (r *DstackReader) sum(rec *dstackRecord, payload []byte) ([]byte, error) {
-	if rec.Digest == "" && r.event.EventType == EVDstack {
+	if r.event.unrecorded {
 		switch rec.Version {
 		case 0, 1:
 			return rtmr.SHA384.AppendHash(nil, r.event.dstackV1(nil)), nil

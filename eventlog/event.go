@@ -18,6 +18,8 @@ type Event struct {
 	EventType EventType     // untrusted
 	Digests   []rtmr.Digest // one a bank, in the record's order
 	EventData []byte        // untrusted; at most as long as the log; nil where the log leaves them out
+
+	unrecorded bool // the digests are not the log's: they were made from the data
 }
 
 // Type returns the event type's name, such as "EV_SEPARATOR".

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tallystick/rtmr"
@@ -20,6 +21,24 @@ type notes struct {
 	short      int       // events with fewer digests than that
 	pcr0       bool      // PCR 0 has been extended
 	late       bool      // StartupLocality came after that
+
+	undeclared []undeclared
+}
+
+// undeclared is an algorithm that the Spec ID event does not declare and that
+// events have digests in. Only those with a name are read: a dozen.
+type undeclared struct {
+	alg           rtmr.Alg
+	first, events int
+}
+
+func (n *notes) undeclare(alg rtmr.Alg, entry int) {
+	i := slices.IndexFunc(n.undeclared, func(u undeclared) bool { return u.alg == alg })
+	if i < 0 {
+		i = len(n.undeclared)
+		n.undeclared = append(n.undeclared, undeclared{alg: alg, first: entry})
+	}
+	n.undeclared[i].events++
 }
 
 // EV_EFI_ACTION's strings (EDK2's IndustryStandard/UefiTcgPlatform.h).
@@ -73,6 +92,9 @@ func (n *notes) warnings() []string {
 	}
 	if n.short > 0 {
 		out = append(out, fmt.Sprintf("%d events have fewer digests than the %d banks of the Spec ID event: those banks do not fold to what a TPM holds", n.short, n.banks))
+	}
+	for _, u := range n.undeclared {
+		out = append(out, fmt.Sprintf("%d events, the first of them entry %d, have a digest in %s, which the Spec ID event does not declare: read by that algorithm's size", u.events, u.first, u.alg))
 	}
 	if n.returned > 1 {
 		out = append(out, fmt.Sprintf("ExitBootServices returned %d times: the final events table may have been appended twice", n.returned))

@@ -225,6 +225,9 @@ func (r *Reader) splitDigests(b []byte, count int) error {
 				return r.syntaxError(8, "digests", fmt.Errorf("%s twice in one event", alg))
 			}
 		}
+		if !r.spec.declares(alg) {
+			r.notes.undeclare(alg, r.index)
+		}
 		end := 2 + r.spec.digestSize(alg)
 		r.digests[i] = rtmr.Digest{Alg: alg, Sum: b[2:end:end]}
 		b = b[end:]

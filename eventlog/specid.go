@@ -3,6 +3,7 @@ package eventlog
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"tallystick/rtmr"
 )
@@ -71,6 +72,12 @@ func ParseSpecID(data []byte) (SpecID, error) {
 		s.VendorInfo = data[at+1:]
 	}
 	return s, nil
+}
+
+// declares reports whether the header has a bank of the algorithm; without a
+// header nothing needs to be declared.
+func (s *SpecID) declares(a rtmr.Alg) bool {
+	return len(s.Banks) == 0 || slices.ContainsFunc(s.Banks, func(b Bank) bool { return b.Alg == a })
 }
 
 // digestSize returns the size of an algorithm's digests in this log, or 0 if

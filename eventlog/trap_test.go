@@ -220,6 +220,30 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestReaderUndeclaredBank: digests in algorithms that the header does not
+// declare are read, and told of once an algorithm.
+func TestReaderUndeclaredBank(t *testing.T) {
+	declared := agileEvent(0, eventlog.EVSeparator, make([]byte, 4), sha256Bank)
+	one := agileEvent(0, eventlog.EVSeparator, make([]byte, 4), sha256Bank, sha384Bank)
+	two := agileEvent(1, eventlog.EVNoAction, nil, sm3Bank, sha384Bank)
+	got, r, err := readLines(concat(header("\x00", sha256Bank), declared, one, two, one))
+	if want := []string{
+		"pcr0 EV_NO_ACTION sha1/20 no-action", "pcr0 EV_SEPARATOR sha256/32", "pcr0 EV_SEPARATOR sha256/32 sha384/48",
+		"pcr1 EV_NO_ACTION sm3_256/32 sha384/48 no-action", "pcr0 EV_SEPARATOR sha256/32 sha384/48",
+	}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("got %q, %v; want %q", got, err, want)
+	}
+	const undeclared = "which the Spec ID event does not declare: read by that algorithm's size"
+	for _, want := range []string{
+		"3 events, the first of them entry 2, have a digest in sha384, " + undeclared,
+		"1 events, the first of them entry 3, have a digest in sm3_256, " + undeclared,
+	} {
+		if !slices.Contains(r.Warnings(), want) {
+			t.Errorf("warnings %q, want %q among them", r.Warnings(), want)
+		}
+	}
+}
+
 // TestReaderMalformed: what is wrong is told with the entry, the offset and
 // the field, and what came before is delivered.
 func TestReaderMalformed(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 //     Verified or Contradicts.
 //   - The data only name what was measured (an image, a blob, a file), or may:
 //     Verified if they happen to hash to d, else CannotCheck.
+//   - The log held no digest and its reader made d from the data: CannotCheck.
 //
 // The type itself is not measured. Whoever forges the data can forge the type
 // too, and turn Contradicts into CannotCheck, but into Verified only with data
@@ -22,7 +23,7 @@ import (
 //
 // Nothing is allocated where the first rule of the type holds.
 func (e *Event) Verify(d rtmr.Digest) (c rtmr.Check, computed []byte) {
-	if !d.Alg.Available() || len(d.Sum) != d.Alg.Size() || e.EventData == nil {
+	if e.unrecorded || !d.Alg.Available() || len(d.Sum) != d.Alg.Size() || e.EventData == nil {
 		return rtmr.CannotCheck, nil
 	}
 	switch e.EventType {

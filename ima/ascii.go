@@ -38,6 +38,8 @@ const asciiLimits = "an ASCII list: names stand in it unescaped, and one with a 
 // contradicts them, and the other banks are recomputed from them. What ASCII
 // loses is dealt with so:
 //
+//   - Line ends may have become \r\n on the list's way here. A name may end in
+//     \r too: they are taken for line ends where a template hash says so.
 //   - A line end in a name splits an entry. Lines are joined again where only
 //     the joined text has the recorded template hash.
 //   - A violation has no hash that could prove its name: lines behind it that
@@ -49,6 +51,7 @@ type ASCIIReader struct {
 	in     *bufio.Reader
 	layout Layout
 	proven bool // a template hash has proved the byte order
+	crlf   bool // line ends are \r\n
 	banks  []rtmr.Alg
 
 	lines  []line // read ahead, in order
@@ -98,10 +101,35 @@ func NewASCIIReader(src io.Reader, opts Options) (*ASCIIReader, error) {
 	} else if opts.Alg == 0 {
 		r.layout.Alg = rtmr.SHA1
 	}
+	if r.crlf = r.hasCRLF(); r.crlf {
+		for i := range r.lines {
+			r.lines[i].text = withoutCR(r.lines[i].text)
+		}
+	}
 	var err error
 	r.banks, err = deliveredBanks(r.layout.Alg, opts.Banks)
 	return r, err
 }
+
+// hasCRLF reports whether a template hash among the first lines proves its
+// entry without the \r that all lines up to there end in.
+func (r *ASCIIReader) hasCRLF() bool {
+	for i, size := 0, 0; size <= maxTried && r.peek(i) != nil; i++ {
+		text := withoutCR(r.lines[i].text)
+		if size += len(text); len(text) == len(r.lines[i].text) {
+			return false
+		}
+		if h, fault := parseHead(text); fault == nil {
+			e := Entry{template: h.template, recorded: rtmr.Digest{Alg: r.layout.Alg, Sum: h.hash}}
+			if proven, _ := r.rebuild(&e, h, 1); proven {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func withoutCR(text []byte) []byte { return bytes.TrimSuffix(text, []byte("\r")) }
 
 // Layout returns the list's layout. Its Order is a guess until an entry's
 // template hash has proved it.
@@ -123,6 +151,9 @@ func (r *ASCIIReader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 
 func (r *ASCIIReader) summary() []string {
 	out := []string{asciiLimits}
+	if r.crlf {
+		out = append(out, "the list's line ends are CRLF and were read as the kernel's LF: it was converted on its way here")
+	}
 	if n := len(r.joined); n > 0 {
 		out = append(out, fmt.Sprintf("entry %d%s a line end in a name: the lines were joined", r.joined[0], othersHave(n-1)))
 	}
@@ -327,6 +358,9 @@ func (r *ASCIIReader) readLine() {
 	r.offset += int64(len(l.text))
 	if l.whole {
 		l.text = l.text[:len(l.text)-1]
+	}
+	if r.crlf {
+		l.text = withoutCR(l.text)
 	}
 	if l.whole || len(l.text) > 0 {
 		r.lines = append(r.lines, l)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -254,6 +255,68 @@ func TestASCIIForgedEntryContradicts(t *testing.T) {
 	}
 }
 
+// A list whose line ends have become CRLF has the entries that it had, those
+// with line ends in their names and violations too.
+func TestASCIICRLF(t *testing.T) {
+	le := binary.LittleEndian
+	violation := asciiLine(10, make([]byte, 20), "ima-ng", []string{"sha256:" + strings.Repeat("00", 32), "/c"})
+	signed := asciiLine(10, sum1(append(ng(le, "/bin/sh"), field(le, "\x03\x02")...)), "ima-sig", []string{"sha256:" + hexDigest, "/bin/sh", "0302"})
+	for _, tc := range []struct{ name, list string }{
+		{"fixture", string(fixtureASCII(t, "violations-7.3"))},
+		{"verity", string(fixtureASCII(t, "ngv2-verity-6.12"))},
+		{"signature", signed},
+		{"violation_first", violation + provenLine("/bin/sh")},
+		{"line_end_in_a_name", provenLine("/a\nb") + provenLine("/c")},
+		{"names_that_end_in_cr", provenLine("/bin/sh") + provenLine("/a\r") + provenLine("/b\r\nc")},
+		{"no_line_end_at_the_end", provenLine("/bin/sh") + strings.TrimSuffix(provenLine("/c"), "\n")},
+		{"blank_lines_at_the_end", provenLine("/bin/sh") + "\n\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			want, _, err := asciiEntries([]byte(tc.list), ima.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, warnings, err := asciiEntries([]byte(strings.ReplaceAll(tc.list, "\n", "\r\n")), ima.Options{})
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("got %d entries, %v; want %d, the same as with LF", len(got), err, len(want))
+			}
+			if n := strings.Count(strings.Join(warnings, "\n"), "line ends are CRLF"); n != 1 {
+				t.Errorf("%d of the warnings tell of it: %q", n, warnings)
+			}
+		})
+	}
+}
+
+// Names that end in a carriage return make no CRLF list: the hashes say so.
+func TestASCIINamesThatEndInCR(t *testing.T) {
+	got, warnings, err := asciiEntries([]byte(provenLine("/a\r")+provenLine("/b\r")), ima.Options{})
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%d entries, %v", len(got), err)
+	}
+	for i, name := range []string{"/a\r", "/b\r"} {
+		if want := fmt.Sprintf("pcr10 ima-ng %x ", ng(binary.LittleEndian, name)); !strings.HasPrefix(got[i], want) {
+			t.Errorf("entry %d is %s, want %s", i, got[i], want)
+		}
+	}
+	if strings.Contains(strings.Join(warnings, "\n"), "CRLF") {
+		t.Errorf("warnings %q", warnings)
+	}
+}
+
+// provenLine is an entry of the template ima-ng whose template hash is right.
+func provenLine(name string) string {
+	return asciiLine(10, sum1(ng(binary.LittleEndian, name)), "ima-ng", []string{"sha256:" + hexDigest, name})
+}
+
+func fixtureASCII(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("../fixtures", name, "ima.ascii"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestASCIIMalformed(t *testing.T) {
 	good := asciiLine(10, sum1(ng(binary.LittleEndian, "/bin/sh")), "ima-ng", []string{"sha256:" + strings.Repeat("ab", 32), "/bin/sh"})
 	if _, _, err := asciiEntries([]byte(good+"\n\n"), ima.Options{}); err != nil {
@@ -318,6 +381,7 @@ func FuzzASCII(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(list[:1000])
+	f.Add(bytes.ReplaceAll(list[:2000], []byte("\n"), []byte("\r\n")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		open := func(src io.Reader) (readertest.Log, error) {
 			return ima.NewASCIIReader(src, ima.Options{Banks: allBanks})

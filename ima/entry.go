@@ -39,14 +39,6 @@ func NewEntry(template string, data []byte, order binary.ByteOrder) *Entry {
 	return e
 }
 
-// NewViolation is NewEntry for a violation: its template hash is zeros,
-// whatever its data.
-func NewViolation(template string, data []byte, order binary.ByteOrder) *Entry {
-	e := NewEntry(template, data, order)
-	e.recorded = rtmr.Digest{Alg: rtmr.SHA1, Sum: make([]byte, rtmr.SHA1.Size())}
-	return e
-}
-
 // ProveMD5 takes the data of the template "ima" for an MD5 digest and a name
 // (ima_hash=md5), if d is their hash so and not with a SHA-1 digest. Nothing
 // else in the data tells.

@@ -111,7 +111,3 @@ func (f *Fold) BootBanks() (banks []rtmr.Alg) {
 func allZero(b []byte) bool {
 	return !slices.ContainsFunc(b, func(c byte) bool { return c != 0 })
 }
-
-// BootAggregates returns how many boot_aggregate entries the folded boot
-// registers proved. Those that they contradict are findings.
-func (f *Fold) BootAggregates() int { return f.aggregates }

@@ -237,6 +237,19 @@ func (c *comparison) chained(m *rtmr.Measurement, key []byte) chained {
 	return e
 }
 
+// about hashes what an entry says that it is and is about.
+func (c *comparison) about(e rtmr.Entry) uint64 {
+	if e == nil {
+		return 0
+	}
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	h.WriteString(family(e.Type()))
+	h.WriteByte(0)
+	h.WriteString(subjectOf(e))
+	return h.Sum64()
+}
+
 // family is a type without what stands behind a colon, an annotation that
 // systemd's own log has and its canonical copy in TLV or CBOR has not.
 func family(typ string) string {

@@ -124,11 +124,12 @@ func (c *Change) Register() rtmr.Register {
 // the same type and about the same thing, such as the address to which an
 // image was loaded.
 func (c *Change) Matters() bool {
-	return c.Kind != OtherData || c.A.Subject != c.B.Subject || family(c.A.Type) != family(c.B.Type) ||
+	return c.Kind != OtherData || c.A.about != c.B.about || c.A.Subject != c.B.Subject || family(c.A.Type) != family(c.B.Type) ||
 		c.A.Check == rtmr.Contradicts || c.B.Check == rtmr.Contradicts
 }
 
-// Logged is an entry as its log tells it. Only the digest is measured.
+// Logged is an entry as its log tells it, with texts of at most a few KB. Only
+// the digest is measured.
 type Logged struct {
 	Index    int           `json:"index"`  // in its log, from 0
 	Offset   int64         `json:"offset"` // of its first byte
@@ -141,6 +142,7 @@ type Logged struct {
 
 	digests []rtmr.Digest // in the comparison's banks, in their order
 	silent  bool          // there are no data
+	about   uint64        // hash of the whole type and subject
 }
 
 // Diff compares two logs, register by register, since each register is a chain
@@ -237,6 +239,7 @@ func (c *comparison) describe(src Source, wanted []*Logged) error {
 				Err: fmt.Errorf("%x, expected %s as before: the log changed while it was read", d.Sum, w.Digest)}
 		}
 		w.describe(&m, c.digestsOf(&m))
+		w.about = c.about(m.Entry)
 		if wanted = wanted[1:]; len(wanted) == 0 {
 			return nil
 		}
@@ -250,7 +253,7 @@ func (l *Logged) describe(m *rtmr.Measurement, digests []rtmr.Digest) {
 		l.silent = true
 		return
 	}
-	l.Type, l.Detail, l.Subject = m.Entry.Type(), m.Entry.Detail(), subjectOf(m.Entry)
+	l.Type, l.Detail, l.Subject = shortened(m.Entry.Type()), shortened(m.Entry.Detail()), shortened(subjectOf(m.Entry))
 	l.silent = len(m.Entry.Data()) == 0
 	for _, d := range digests {
 		if d.Sum != nil {

@@ -147,6 +147,40 @@ func TestDiffOtherDataOfTheSameSubject(t *testing.T) {
 	}
 }
 
+// Of a hostile name a few KB are kept, and two that part behind those are two
+// all the same.
+func TestDiffLongNames(t *testing.T) {
+	long := strings.Repeat("n", 16<<20)
+	named := func(name, typ string) replay.Source {
+		m := entry("pcr4 ?image:" + name + "=at 1000")
+		m.Entry = typed{m.Entry.(thing), typ}
+		return sourceOf([]rtmr.Measurement{m})
+	}
+	a := named(long+"a", "long type "+long+"a")
+	for _, tc := range []struct {
+		part string
+		b    replay.Source
+	}{
+		{"name", named(long+"b", "long type "+long+"a")},
+		{"type", named(long+"a", "long type "+long+"b")},
+	} {
+		d, err := replay.Diff(a, tc.b, replay.DiffOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Same() || len(d.Changes) != 1 || !d.Changes[0].Matters() {
+			t.Errorf("another %s: same %v, %d changes", tc.part, d.Same(), len(d.Changes))
+			continue
+		}
+		for _, l := range []*replay.Logged{d.Changes[0].A, d.Changes[0].B} {
+			const most = 5 << 10
+			if len(l.Subject) > most || len(l.Type) > most || len(l.Detail) > most {
+				t.Errorf("another %s: a subject of %d bytes, a type of %d, a detail of %d, expected at most %d", tc.part, len(l.Subject), len(l.Type), len(l.Detail), most)
+			}
+		}
+	}
+}
+
 // A digest that one log's data explain and the other's contradict.
 func TestDiffContradiction(t *testing.T) {
 	honest, forged := entry("pcr4 k=1"), entry("pcr4 k=2")

@@ -38,7 +38,7 @@ type Fold struct {
 	checks   Checks // of the log that is being folded
 
 	booted     bool // a boot_aggregate has been seen: what follows is no boot log
-	aggregates int
+	aggregates int  // boot_aggregate entries that the boot registers proved
 
 	watch *Reconciler // that holds the registers against a quote; or nil
 }
@@ -189,7 +189,7 @@ func (f *Fold) Checks() Checks { return f.checks }
 // maxText bounds what is kept of an entry's texts: with maxFindings, a few MB.
 const maxText = 4 << 10
 
-// shortened returns a copy of at most maxText bytes of escaped text.
+// shortened returns a copy of at most maxText bytes of a text.
 func shortened(s string) string {
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + " .."

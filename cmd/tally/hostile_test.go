@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto"
 	"encoding/binary"
 	"os"
@@ -30,6 +31,33 @@ func imaList(entries ...testlogs.Entry) []byte {
 func imaBuf(name, buf string) testlogs.Entry {
 	fields := append(testlogs.NG(name, buf), []byte(buf))
 	return testlogs.Entry{PCR: 10, Template: "ima-buf", Data: testlogs.Fields(binary.LittleEndian, fields...)}
+}
+
+// What is no log is named where its first bytes are certain.
+func TestNoLog(t *testing.T) {
+	var gz bytes.Buffer
+	w := gzip.NewWriter(&gz)
+	w.Write(imaList(testlogs.IMAEntry("boot_aggregate")))
+	w.Close()
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"gzip", gz.Bytes(), "it seems to be compressed by gzip: decompress it first (gzip -dc)"},
+		{"xz", []byte("\xfd7zXZ\x00\x00\x04"), "compressed by xz"},
+		{"zstd", []byte{0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x58}, "compressed by zstd"},
+		{"zip", []byte("PK\x03\x04\x14\x00"), "a zip archive"},
+		{"attest", []byte("\xffTCG\x80\x18\x00\x22"), "a TPM's signed quote (TPMS_ATTEST)"},
+		{"tdx_quote_4", append([]byte("\x04\x00\x02\x00\x81\x00\x00\x00"), make([]byte, 1000)...), "a TDX quote of version 4"},
+		{"tdx_quote_5", append([]byte("\x05\x00\x02\x00\x81\x00\x00\x00"), make([]byte, 1000)...), "a TDX quote of version 5"},
+		{"sgx_quote", append([]byte("\x03\x00\x02\x00\x00\x00\x00\x00"), make([]byte, 1000)...), "format not recognised"},
+	} {
+		out, err := exec.Command("tally", "show", write(t, tc.name, tc.data)).CombinedOutput()
+		if err == nil || !bytes.Contains(out, []byte(tc.want)) {
+			t.Errorf("%s: %v, %s; want %q", tc.name, err, out, tc.want)
+		}
+	}
 }
 
 // What a list calls the kernel's release is whatever its author wrote.

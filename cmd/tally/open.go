@@ -168,9 +168,26 @@ func detect(prefix []byte) string {
 	return ""
 }
 
+// noLogs are files that get given for logs and tell what they are by their
+// first bytes.
+var noLogs = []struct{ magic, what string }{
+	{"\x1f\x8b", "compressed by gzip: decompress it first (gzip -dc)"},
+	{"\xfd7zXZ\x00", "compressed by xz: decompress it first (xz -dc)"},
+	{"\x28\xb5\x2f\xfd", "compressed by zstd: decompress it first (zstd -dc)"},
+	{"PK\x03\x04", "a zip archive: unpack it first"},
+	{"\xffTCG", "a TPM's signed quote (TPMS_ATTEST), which is evidence and no log"},
+	{"\x04\x00\x02\x00\x81\x00\x00\x00", "a TDX quote of version 4, which is evidence and no log"},
+	{"\x05\x00\x02\x00\x81\x00\x00\x00", "a TDX quote of version 5, which is evidence and no log"},
+}
+
 func unrecognised(prefix []byte) error {
 	if len(prefix) == 0 {
 		return fmt.Errorf("the file is empty; --format says what an empty log would have been")
+	}
+	for _, f := range noLogs {
+		if bytes.HasPrefix(prefix, []byte(f.magic)) {
+			return fmt.Errorf("offset 0: it seems to be %s, expected one of %s", f.what, strings.Join(formats, ", "))
+		}
 	}
 	return fmt.Errorf("offset 0: format not recognised (it begins %.16x), expected one of %s; --format NAME reads it as that and says where it is at fault", prefix, strings.Join(formats, ", "))
 }

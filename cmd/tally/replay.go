@@ -152,9 +152,12 @@ func foldLogs(fold *replay.Fold, in *inputFlags, files []logFile, overlap bool) 
 		parts = &replay.Parts{}
 	}
 	err := func() error {
-		for _, file := range files {
+		for i, file := range files {
 			l, err := foldLog(fold, in, file, &signs, parts)
 			if l != nil {
+				if first, again := file.givenBefore(files[:i]); again && !(overlap && isIMA(l.Format)) {
+					l.Warnings = append(l.Warnings, fmt.Sprintf("it is the same file as %s, which was given before: its events are folded again", first))
+				}
 				report.Logs = append(report.Logs, *l)
 			}
 			if err != nil {
@@ -172,6 +175,23 @@ func foldLogs(fold *replay.Fold, in *inputFlags, files []logFile, overlap bool) 
 	}
 	return report, err
 }
+
+// givenBefore returns under what name a file was given before, if it was. What
+// is no file, as standard input and pipes are not, has other content each time.
+func (file logFile) givenBefore(files []logFile) (first string, again bool) {
+	info, err := os.Stat(file.path)
+	if file.data != nil || err != nil || !info.Mode().IsRegular() {
+		return "", false
+	}
+	for _, f := range files {
+		if other, err := os.Stat(f.path); f.data == nil && err == nil && os.SameFile(info, other) {
+			return f.path, true
+		}
+	}
+	return "", false
+}
+
+func isIMA(format string) bool { return format == "ima" || format == "ima-ascii" }
 
 // foldLog folds one log, and learns from it what tells of the kernel.
 func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, parts *replay.Parts) (*logReport, error) {
