@@ -72,9 +72,13 @@ func decodeText(data []byte) (b []byte, ok bool) {
 	if b, err := hex.DecodeString(strings.TrimPrefix(text, "0x")); err == nil {
 		return b, true
 	}
-	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
-	b, err := base64.RawStdEncoding.DecodeString(text)
+	b, err := decodeBase64(text)
 	return b, err == nil
+}
+
+func decodeBase64(text string) ([]byte, error) {
+	text = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+	return base64.RawStdEncoding.DecodeString(text)
 }
 
 // tdxBundle is a quote with its logs in one JSON object: the answer to dstack's
@@ -115,7 +119,7 @@ func parseTDXBundle(data []byte) (*tdxBundle, error) {
 		}
 		b.logs = append(b.logs, Log{"event_log", log})
 	}
-	if log, ok := decodeText([]byte(jsonString(keys["cc_eventlog"]))); ok {
+	if log, err := decodeBase64(jsonString(keys["cc_eventlog"])); err == nil && len(log) > 0 {
 		b.logs = append(b.logs, Log{"cc_eventlog", log})
 	}
 	return b, nil
