@@ -19,7 +19,12 @@ type format struct {
 }
 
 // formats are tried in order: those that tell themselves by a magic first.
-var formats = []format{}
+var formats = []format{
+	{"TD quote", isTDXQuote, openTDX},
+	{"TDREPORT", isTDReport, openTDReport},
+	{"TD quote as hexadecimal or base64 text", isTDXText, openTDXText},
+	{"TD quote with its logs in JSON", isTDXBundle, openTDXBundle},
+}
 
 // Open recognises a quote by its content and checks what vouches for it. The
 // error, which names the byte offset and the field, means that nothing could be
