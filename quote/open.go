@@ -19,7 +19,11 @@ type format struct {
 }
 
 // formats are tried in order: those that tell themselves by a magic first.
-var formats = []format{}
+var formats = []format{
+	{"TPMS_ATTEST or TPM2B_ATTEST", isTPMAttest, openTPMAttest},
+	{"go-attestation's JSON", isGoAttestation, openGoAttestation},
+	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
+}
 
 // Open recognises a quote by its content and checks what vouches for it. The
 // error, which names the byte offset and the field, means that nothing could be
