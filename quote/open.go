@@ -24,6 +24,9 @@ var formats = []format{
 	{"TDREPORT", isTDReport, openTDReport},
 	{"TD quote as hexadecimal or base64 text", isTDXText, openTDXText},
 	{"TD quote with its logs in JSON", isTDXBundle, openTDXBundle},
+	{"TPMS_ATTEST or TPM2B_ATTEST", isTPMAttest, openTPMAttest},
+	{"go-attestation's JSON", isGoAttestation, openGoAttestation},
+	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
 }
 
 // Open recognises a quote by its content and checks what vouches for it. The
