@@ -19,7 +19,9 @@ type format struct {
 }
 
 // formats are tried in order: those that tell themselves by a magic first.
-var formats = []format{}
+var formats = []format{
+	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
+}
 
 // Open recognises a quote by its content and checks what vouches for it. The
 // error, which names the byte offset and the field, means that nothing could be
