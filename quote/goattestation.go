@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"tallystick/rtmr"
 )
@@ -143,6 +144,8 @@ func jsonError(err error) error {
 	var typ *json.UnmarshalTypeError
 	var corrupt base64.CorruptInputError
 	switch {
+	case err == io.EOF, err == io.ErrUnexpectedEOF:
+		return errors.New("the JSON ends early")
 	case errors.As(err, &syntax):
 		return fmt.Errorf("offset %d: %s", syntax.Offset, rtmr.Escape(err.Error()))
 	case errors.As(err, &typ):
