@@ -144,6 +144,8 @@ func jsonError(err error) error {
 	var typ *json.UnmarshalTypeError
 	var corrupt base64.CorruptInputError
 	switch {
+	case err == nil:
+		return nil
 	case err == io.EOF, err == io.ErrUnexpectedEOF:
 		return errors.New("the JSON ends early")
 	case errors.As(err, &syntax):

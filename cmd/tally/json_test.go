@@ -21,24 +21,29 @@ import (
 
 // replayJSON is the shape of replay --json.
 type replayJSON struct {
-	Logs []struct {
-		Path     string
-		Format   string
-		Events   int
-		Warnings []string
-		Checks   struct{ Verified, Contradicting, Uncheckable int }
-	}
+	Logs      []logJSON
 	Registers []struct {
 		Register, Alg, Value string
 		Events               int
 	}
-	Findings []struct {
-		Kind                                                  string
-		Log, Entry                                            int
-		Offset                                                int64
-		Register, Alg, Type, Detail, Recorded, Computed, Text string
-	}
-	Error string
+	Findings []findingOfEntryJSON
+	Error    string
+}
+
+type logJSON struct {
+	Path     string
+	Format   string
+	Events   int
+	Warnings []string
+	Checks   struct{ Verified, Contradicting, Uncheckable int }
+}
+
+// findingOfEntryJSON is an entry whose own data, or the boot log, contradict it.
+type findingOfEntryJSON struct {
+	Kind                                                  string
+	Log, Entry                                            int
+	Offset                                                int64
+	Register, Alg, Type, Detail, Recorded, Computed, Text string
 }
 
 // showJSON is the shape of a line of show --json.

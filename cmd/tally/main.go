@@ -1,7 +1,8 @@
-// Command tally recomputes register values from measurement logs, offline.
+// Command tally recomputes register values from measurement logs, holds them
+// against hardware quotes, and says where they part, all offline.
 //
-// Exit status: 0 done; 1 replay found a log that contradicts itself or another,
-// or diff two logs that differ; 2 input or usage.
+// Exit status: 0 done or reconciled; 1 not reconciled, or replay found a log that
+// contradicts itself or another, or diff two logs that differ; 2 input or usage.
 package main
 
 import (
@@ -20,7 +21,7 @@ func main() {
 	err := newRoot().Execute()
 	switch {
 	case err == nil:
-	case errors.Is(err, errContradiction), errors.Is(err, errDiffer):
+	case errors.Is(err, errContradiction), errors.Is(err, errDiffer), errors.Is(err, errNotReconciled):
 		os.Exit(1)
 	default:
 		fmt.Fprintln(os.Stderr, "tally:", err)
@@ -31,11 +32,11 @@ func main() {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tally",
-		Short:         "Recompute register values from boot and IMA measurement logs",
+		Short:         "Hold boot and IMA measurement logs against hardware quotes, and say where they part",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newConvert(), newDiff(), newDemo(), newMan())
+	root.AddCommand(newShow(), newReplay(), newReconcile(), newConvert(), newDiff(), newDemo(), newMan())
 	return root
 }
 

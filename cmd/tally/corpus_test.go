@@ -1,0 +1,151 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tallystick/internal/testlogs"
+	"tallystick/rtmr"
+)
+
+// TestReconcileCorpus: each row of ../shared/corpus comes out as its README says.
+// What has no signature or no key there passes with --insecure-skip-signature
+// alone, which the verdict tells.
+func TestReconcileCorpus(t *testing.T) {
+	top, ok := testlogs.Shared(t, "corpus")
+	if !ok {
+		t.Skip("../shared/corpus is not here")
+	}
+	const insecure = "--insecure-skip-signature"
+	all := []string{"rtmr0 match", "rtmr1 match", "rtmr2 match", "rtmr3 reset"}
+	pcrs := func(first string) (out []string) {
+		for _, reg := range []string{"pcr1", "pcr2", "pcr3", "pcr4", "pcr5", "pcr6", "pcr7"} {
+			out = append(out, reg+" match")
+		}
+		return append([]string{first}, out...)
+	}
+	for _, row := range []struct {
+		name, dir string
+		args      []string
+		verdict   string
+		registers []string // with their statuses, in order, and without those that are static
+		weak      string   // the link for which it is untrusted
+	}{
+		{"CCEL alone", "tdx-ccel-ima", []string{"--quote", "quote.bin", "ccel_data.bin"}, "untrusted",
+			[]string{"rtmr0 match", "rtmr1 match", "rtmr2 mismatch", "rtmr3 reset"}, "chain"},
+		{"CCEL then IMA", "tdx-ccel-ima", []string{"--quote", "quote.bin", "ccel_data.bin", "ima_log.bin"}, "untrusted", all, "chain"},
+		{"CCEL then IMA, chain skipped", "tdx-ccel-ima", []string{insecure, "--quote", "quote.bin", "ccel_data.bin", "ima_log.bin"}, "reconciled", all, ""},
+		{"dstack", "tdx-dstack", []string{"--quote", "quote.bin", "event_log.json"}, "reconciled",
+			[]string{"rtmr0 match", "rtmr1 match", "rtmr2 match", "rtmr3 match"}, ""},
+		{"dstack's bundle", "tdx-dstack", []string{"--quote", "quote-report.json"}, "reconciled",
+			[]string{"rtmr0 match", "rtmr1 match", "rtmr2 match", "rtmr3 match"}, ""},
+		{"live2 and its quote", "tdx-live", []string{"--quote", "tdx_quote_live.dat", "tdx_ccel_live2.dat"}, "reconciled", all, ""},
+		{"live and the other boot's quote", "tdx-live", []string{"--quote", "tdx_quote_live.dat", "tdx_ccel_live.bin"}, "diverged",
+			[]string{"rtmr0 match", "rtmr1 match", "rtmr2 mismatch", "rtmr3 reset"}, ""},
+		{"live and its TDREPORT", "tdx-live", []string{"--quote", "tdx_tdreport_live.bin", "tdx_ccel_live.bin"}, "untrusted", all, "signature"},
+		{"live and its TDREPORT, MAC skipped", "tdx-live", []string{insecure, "--quote", "tdx_tdreport_live.bin", "tdx_ccel_live.bin"}, "reconciled", all, ""},
+		{"live2 and the other boot's TDREPORT", "tdx-live", []string{insecure, "--quote", "tdx_tdreport_live.bin", "tdx_ccel_live2.dat"}, "diverged",
+			[]string{"rtmr0 match", "rtmr1 match", "rtmr2 mismatch", "rtmr3 reset"}, ""},
+		{"PCR 0 as logged", "tpm-failed-pcr0", []string{insecure, "--quote", "good-quote.bin", "--signature", "good-signature.bin", "--values", "good-pcrs.json", "failed-event_log.bin"}, "reconciled", pcrs("pcr0 match"), ""},
+		{"PCR 0 as logged, by the digest alone", "tpm-failed-pcr0", []string{insecure, "--quote", "good-quote.bin", "--signature", "good-signature.bin", "failed-event_log.bin"}, "reconciled", pcrs("pcr0 match"), ""},
+		{"another PCR 0", "tpm-failed-pcr0", []string{insecure, "--quote", "failed-quote.bin", "--signature", "failed-signature.bin", "--values", "failed-pcrs.json", "failed-event_log.bin"}, "diverged", pcrs("pcr0 mismatch"), ""},
+		{"the other quote's values", "tpm-failed-pcr0", []string{insecure, "--quote", "failed-quote.bin", "--signature", "failed-signature.bin", "--values", "good-pcrs.json", "failed-event_log.bin"}, "untrusted", pcrs("pcr0 match"), "binding"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			report, status := verdictIn(t, filepath.Join(top, row.dir), append([]string{"reconcile", "--json", "--at", "2026-11-24T00:00:00Z"}, row.args...)...)
+			if want := map[bool]int{true: 0, false: 1}[row.verdict == "reconciled"]; report.Verdict != row.verdict || status != want {
+				t.Errorf("%s (%s), status %d, expected %s", report.Verdict, report.Text, status, row.verdict)
+			}
+			var got []string
+			for _, o := range report.Registers {
+				if o.Status != "static" && (o.Events > 0 || o.Register.Kind() != rtmr.KindPCR) {
+					got = append(got, o.Register.String()+" "+o.Status)
+				}
+			}
+			if !slices.Equal(got, row.registers) {
+				t.Errorf("got %q, expected %q", got, row.registers)
+			}
+			if row.weak != "" && !strings.Contains(report.Text, "("+row.weak+": ") {
+				t.Errorf("%q does not name the %s", report.Text, row.weak)
+			}
+			if strings.Contains(report.Text, insecure) != (slices.Contains(row.args, insecure) && row.verdict == "reconciled") {
+				t.Errorf("%q", report.Text)
+			}
+		})
+	}
+}
+
+// TestReconcileCorpusValues holds the corpus's logs against the values that its
+// index publishes for them, which nobody vouches for.
+func TestReconcileCorpusValues(t *testing.T) {
+	top, ok := testlogs.Shared(t, "corpus")
+	if !ok {
+		t.Skip("../shared/corpus is not here")
+	}
+	for file, want := range map[string]string{
+		"ima-templates/imatest.log":                      "reconciled",
+		"tpm-hcrtm/binary_measurements_hcrtm.bin":        "reconciled",
+		"aael/CCEL_AAEL_alibabacloud":                    "reconciled",
+		"tampered-event-data/uefi_event_log.bin":         "reconciled",
+		"tampered-event-data/uefi_event_log_invalid.bin": "diverged", // by its data alone
+	} {
+		t.Run(file, func(t *testing.T) {
+			values, err := json.Marshal(publishedValues(t, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := files(t, map[string][]byte{"values": values})
+			log := filepath.Join(top, filepath.FromSlash(file))
+			report, status := verdictIn(t, dir, "reconcile", "--json", "--insecure-skip-signature", "--values", "values", log)
+			if report.Verdict != want || status != map[string]int{"reconciled": 0, "diverged": 1}[want] {
+				t.Errorf("%s (%s), status %d, expected %s", report.Verdict, report.Text, status, want)
+			}
+			for _, o := range report.Registers {
+				if o.Status != "match" {
+					t.Errorf("%s %s: %s", o.Alg, o.Register, o.Status)
+				}
+			}
+			if report, status := verdictIn(t, dir, "reconcile", "--json", "--values", "values", log); report.Verdict != "untrusted" || status != 1 {
+				t.Errorf("values alone: %s, status %d", report.Verdict, status)
+			}
+		})
+	}
+}
+
+// publishedValues are a log's register values by the corpus's index, in the
+// banks that can be computed.
+func publishedValues(t *testing.T, file string) rtmr.Values {
+	t.Helper()
+	values := rtmr.Values{}
+	for _, f := range testlogs.Corpus(t) {
+		if f.File != file {
+			continue
+		}
+		for bank, regs := range f.Expected.Banks {
+			alg, err := rtmr.ParseAlg(bank)
+			if err != nil || !alg.Available() {
+				continue // sm3_256, and what a kernel that pads would have
+			}
+			values[alg] = map[rtmr.Register]rtmr.Hex{}
+			for name, value := range regs {
+				reg, err := rtmr.ParseRegister(name)
+				if err != nil {
+					reg = rtmr.MustParse("pcr" + name)
+				}
+				var v rtmr.Hex
+				if err := v.UnmarshalText([]byte(value)); err != nil {
+					t.Fatal(err)
+				}
+				values[alg][reg] = v
+			}
+		}
+	}
+	if len(values) == 0 {
+		t.Fatalf("the index has no values of %s", file)
+	}
+	return values
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tallystick/quote"
+)
+
+// evidenceFlags name the files of a quote, and what it is held against.
+type evidenceFlags struct {
+	quote, values, nonce            string
+	signature, key                  string
+	ekCert, ekRoots, activation     string
+	hcl, hardware                   string
+	collateral, tdxRoots, mrtd, at  string
+	strict, skipSignature, overlaps bool
+}
+
+func (f *evidenceFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, recognised by content; - is standard input")
+	flags.StringVar(&f.values, "values", "", "register values: those of a TPM's quote, or alone, where there is no quote (JSON, what tpm2_pcrread prints or writes, or the files pcr-sha256/* of sysfs with their paths)")
+	flags.StringVar(&f.nonce, "nonce", "", "the nonce that was sent, in hexadecimal")
+	flags.StringVar(&f.signature, "signature", "", "a TPM quote's signature (TPMT_SIGNATURE)")
+	flags.StringVar(&f.key, "key", "", "the attestation key that signed a TPM quote, which is trusted as it is (PEM, TPM2B_PUBLIC or TPMT_PUBLIC)")
+	flags.StringVar(&f.ekCert, "ek-cert", "", "the endorsement key's certificate (PEM or DER)")
+	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
+	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
+	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for the report in an HCL report: a VCEK certificate, or a TD quote")
+	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
+	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
+	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
+	flags.StringVar(&f.at, "at", "", "the time at which certificates and collateral have to be valid (RFC 3339); by default now")
+	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
+	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
+	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
+}
+
+// open reads and checks the evidence.
+func (f *evidenceFlags) open() (*quote.Quote, error) {
+	if f.quote == "" && f.values == "" {
+		return nil, errors.New("--quote FILE is missing (or --values FILE, where there are values and no quote)")
+	}
+	opts, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	if f.quote == "" {
+		return openQuote(f.values, opts)
+	}
+	q, err := openQuote(f.quote, opts)
+	if err != nil || f.values == "" {
+		return q, err
+	}
+	if len(q.Composites) == 0 {
+		return nil, fmt.Errorf("--values places the registers of a TPM's quote; %s states its own", f.quote)
+	}
+	data, err := os.ReadFile(f.values)
+	if err != nil {
+		return nil, err
+	}
+	values, err := quote.ParseValues(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.values, err)
+	}
+	if err := q.Bind(values); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.values, err)
+	}
+	return q, nil
+}
+
+// maxEvidence bounds a file that is read whole: quotes, keys, bundles with logs.
+const maxEvidence = 256 << 20
+
+func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
+	data, err := readEvidence(path)
+	if err != nil {
+		return nil, err
+	}
+	q, err := quote.Open(data, opts)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return q, nil
+}
+
+func readEvidence(path string) ([]byte, error) {
+	file := os.Stdin
+	if path != "-" {
+		var err error
+		if file, err = os.Open(path); err != nil {
+			return nil, err
+		}
+		defer file.Close()
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxEvidence+1))
+	if err == nil && len(data) > maxEvidence {
+		err = fmt.Errorf("%s: longer than %d bytes, which no quote is", path, maxEvidence)
+	}
+	return data, err
+}
+
+func (f *evidenceFlags) options() (o quote.Options, err error) {
+	if f.nonce != "" {
+		if o.Nonce, err = hex.DecodeString(f.nonce); err != nil {
+			return o, fmt.Errorf("--nonce %q, expected hexadecimal: %w", f.nonce, err)
+		}
+	}
+	if f.at != "" {
+		if o.Time, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return o, fmt.Errorf("--at %q, expected a time such as 2026-01-31T12:00:00Z", f.at)
+		}
+	}
+	for _, file := range []struct {
+		path string
+		into *[]byte
+	}{
+		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
+		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.hardware, &o.Hardware}, {f.tdxRoots, &o.TDXRoots},
+	} {
+		if file.path == "" {
+			continue
+		}
+		if *file.into, err = os.ReadFile(file.path); err != nil {
+			return o, err
+		}
+	}
+	if f.collateral != "" {
+		info, err := os.Stat(f.collateral)
+		if err != nil {
+			return o, err
+		}
+		if !info.IsDir() {
+			return o, fmt.Errorf("--collateral %s: a file, expected a folder", f.collateral)
+		}
+		o.Collateral = os.DirFS(f.collateral)
+	}
+	o.SkipSignature = f.skipSignature
+	return o, nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"tallystick/quote"
+	"tallystick/replay"
+	"tallystick/rtmr"
+)
+
+// errNotReconciled is an answer, not a fault: it was reported already.
+var errNotReconciled = errors.New("not reconciled")
+
+func newReconcile() *cobra.Command {
+	var in inputFlags
+	var own evidenceFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "reconcile --quote QUOTE [LOG...]",
+		Short: "Hold logs against a quote, register by register",
+		Long: `Reconcile folds logs in order of layers, and holds every register that the quote
+carries, in every bank, against what they fold to. It checks who vouches for
+the quote (signature, certificates, nonce, bindings), offline, and says each.
+Logs that come in the quote's own file are used if no others are given.
+
+The verdict is reconciled, diverged, or untrusted: then a check of the quote
+itself failed, and nothing that it says counts.
+
+Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
+		Example: `  tally reconcile --quote quote.bin --nonce 00112233 ccel.bin ima.bin
+  tally reconcile --quote attest.bin --signature sig.bin --key ak.pem --values pcrs.txt boot.bin ima.bin
+  tally reconcile --quote quote.msg --signature quote.sig --hcl hcl_report.bin --hardware vcek.pem boot.bin`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := newInvestigation(&in, &own, args)
+			if err != nil {
+				return err
+			}
+			report, err := c.reconcile(false)
+			return report.tell(cmd, asJSON, err)
+		},
+	}
+	in.registerReading(cmd)
+	own.register(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// investigation is evidence and the logs beside it.
+type investigation struct {
+	in    *inputFlags
+	own   *evidenceFlags
+	quote *quote.Quote
+	logs  []logFile
+	opts  replay.Options
+	rec   *replay.Reconciler
+}
+
+func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*investigation, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	c := &investigation{in: in, own: own}
+	var err error
+	if c.opts.MRTD, err = parseMRTD(own.mrtd); err != nil {
+		return nil, err
+	}
+	if err := checkPaths(append(slices.Clone(paths), own.quote), own.overlaps); err != nil {
+		return nil, err
+	}
+	if c.quote, err = own.open(); err != nil {
+		return nil, err
+	}
+	c.logs = filesOf(paths)
+	if len(paths) == 0 {
+		for _, l := range c.quote.Logs {
+			c.logs = append(c.logs, logFile{l.Name, l.Data})
+		}
+	}
+	return c, nil
+}
+
+// quoted returns what the logs are held against: values where there are any.
+func (c *investigation) quoted() replay.Quoted { return quotedBy(c.quote) }
+
+func quotedBy(q *quote.Quote) replay.Quoted {
+	if len(q.Values) > 0 {
+		return replay.Quoted{Values: q.Values}
+	}
+	return replay.Quoted{Composites: q.Composites}
+}
+
+// reconcile folds the logs. With trails it keeps what explain needs.
+func (c *investigation) reconcile(trails bool) (*verdictReport, error) {
+	quoted := c.quoted()
+	c.rec = replay.NewReconciler(quoted, c.opts, trails)
+	c.in.banks = nil
+	for _, b := range quoted.Banks() {
+		c.in.banks = append(c.in.banks, b.String())
+	}
+	if trails && !slices.Contains(c.in.banks, rtmr.SHA1.String()) {
+		c.in.banks = append(c.in.banks, rtmr.SHA1.String()) // what a padded bank would have
+	}
+	folded, err := foldLogs(c.rec.Fold, c.in, c.logs, c.own.overlaps)
+	return c.judge(folded), err
+}

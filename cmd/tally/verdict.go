@@ -1,0 +1,324 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tallystick/quote"
+	"tallystick/replay"
+	"tallystick/rtmr"
+)
+
+// verdictReport is what reconcile --json and explain --json print (DESIGN.md,
+// the JSON contract).
+type verdictReport struct {
+	Verdict   string           `json:"verdict"` // "" where an input error left none
+	Sentence  string           `json:"text"`
+	Quote     *quoteReport     `json:"quote"`
+	Logs      []logReport      `json:"logs"`
+	Registers []registerReport `json:"registers"`
+	Uncovered []uncovered      `json:"uncovered,omitempty"`
+	Findings  []replay.Finding `json:"findings,omitempty"`
+	Search    *searchReport    `json:"search,omitempty"`
+	Error     string           `json:"error,omitempty"`
+
+	layers []layerReport
+}
+
+// The verdicts.
+const (
+	reconciled = "reconciled"
+	diverged   = "diverged"
+	untrusted  = "untrusted"
+)
+
+// quoteReport is the evidence, and the word for each link that vouches for it.
+type quoteReport struct {
+	Kind       quote.Kind   `json:"kind"`
+	Version    int          `json:"version,omitempty"`
+	Signature  string       `json:"signature,omitempty"`
+	Chain      string       `json:"chain,omitempty"`
+	Collateral string       `json:"collateral,omitempty"`
+	Nonce      string       `json:"nonce,omitempty"`
+	Binding    string       `json:"binding,omitempty"`
+	Links      []linkReport `json:"links"`
+	Facts      []quote.Fact `json:"facts"`
+	Inside     *quoteReport `json:"inside,omitempty"`
+	Warnings   []string     `json:"warnings,omitempty"`
+}
+
+type linkReport struct {
+	Name   string       `json:"name"`
+	Status quote.Status `json:"status"`
+	Text   string       `json:"text"`
+}
+
+type registerReport struct {
+	replay.Outcome
+	Finding *findingReport `json:"finding,omitempty"`
+}
+
+// findingReport is why a register parts from its quote, as far as is known.
+type findingReport struct {
+	Kind   string `json:"kind"`
+	Log    *int   `json:"log,omitempty"`   // the blamed entry's; an index in "logs"
+	Entry  *int   `json:"entry,omitempty"` // its index in that log
+	Proven bool   `json:"proven"`
+	Text   string `json:"text"`
+}
+
+// uncovered are a log's events in a register that the quote does not carry.
+type uncovered struct {
+	Log      int           `json:"log"`
+	Register rtmr.Register `json:"register"`
+	Events   int           `json:"events"`
+}
+
+// layerReport is what the quote vouches for of one log.
+type layerReport struct {
+	log             int
+	layer           string // firmware, kernel or application
+	events, vouched int    // that extend a register
+	quoted          int    // of the events, those of quoted registers
+	registers       []string
+}
+
+// layerOf names who wrote a log of that format.
+func layerOf(format string) string {
+	switch format {
+	case "tcg12", "tcg2", "ccel":
+		return "firmware"
+	case "ima", "ima-ascii":
+		return "kernel"
+	}
+	return "application"
+}
+
+// judge makes the report, and the verdict over all its parts: it is never
+// better than the weakest.
+func (c *investigation) judge(folded *replayReport) *verdictReport {
+	r := &verdictReport{
+		Quote: reportQuote(c.quote), Logs: folded.Logs, Registers: []registerReport{},
+		Findings: folded.Findings, Error: folded.Error,
+	}
+	for _, o := range c.rec.Outcomes() {
+		r.Registers = append(r.Registers, registerReport{Outcome: o, Finding: findingOf(o)})
+	}
+	r.cover(c.rec.Coverage())
+	if r.Error == "" {
+		r.decide(c.quote.Trusted(), c.own.strict)
+	}
+	return r
+}
+
+func findingOf(o replay.Outcome) *findingReport {
+	if o.Status != replay.Mismatch && o.Status != replay.Unlogged {
+		return nil
+	}
+	return &findingReport{Kind: string(o.Status), Proven: true, Text: o.Text}
+}
+
+// cover notes what of each log the quote vouches for.
+func (r *verdictReport) cover(coverage []replay.Coverage) {
+	for i, l := range r.Logs {
+		r.layers = append(r.layers, layerReport{log: i, layer: layerOf(l.Format)})
+	}
+	for _, c := range coverage {
+		if c.Log >= len(r.layers) {
+			continue // a log that could not be opened has no events
+		}
+		l := &r.layers[c.Log]
+		l.events += c.Events
+		l.vouched += c.Vouched
+		if c.Quoted {
+			l.quoted += c.Events
+			l.registers = append(l.registers, c.Register.String())
+		} else {
+			r.Uncovered = append(r.Uncovered, uncovered{c.Log, c.Register, c.Events})
+		}
+	}
+}
+
+// decide gives the verdict, and says why in a sentence.
+func (r *verdictReport) decide(trusted, strict bool) {
+	failed := r.failures(strict)
+	switch {
+	case !trusted:
+		r.Verdict = untrusted
+		r.Sentence = "the quote itself is not to be trusted (" + r.Quote.weakest() + "), so nothing that it says counts"
+		if len(failed) > 0 {
+			r.Sentence += "; beside that, " + strings.Join(failed, "; ")
+		}
+	case len(failed) > 0:
+		r.Verdict = diverged
+		r.Sentence = strings.Join(failed, "; ")
+	default:
+		r.Verdict = reconciled
+		r.Sentence = r.success()
+	}
+}
+
+// failures lists what keeps the evidence from being reconciled.
+func (r *verdictReport) failures(strict bool) (out []string) {
+	if names := r.named(replay.Mismatch); names != "" {
+		out = append(out, "the logs do not fold to what is quoted of "+names)
+	}
+	if names := r.named(replay.Unlogged); names != "" {
+		out = append(out, "no log explains how "+names+" moved")
+	}
+	if names := r.named(replay.LogAhead); strict && names != "" {
+		out = append(out, "a log ran on after the quote in "+names+", which --strict forbids")
+	}
+	if n := len(r.Findings); n > 0 {
+		out = append(out, count(n, "entry contradicts its", "entries contradict their")+" own data or the boot log")
+	}
+	for _, l := range r.layers {
+		if l.events > 0 && l.quoted == 0 {
+			out = append(out, fmt.Sprintf("the quote carries no register that %s extends, so nothing vouches for it", r.Logs[l.log].Path))
+		}
+	}
+	if names := r.omitted(); strict && len(out) == 0 && names != "" {
+		out = append(out, "the quote omits "+names+", which --strict forbids")
+	}
+	if len(out) == 0 && !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Status != replay.Static }) {
+		out = append(out, "the quote carries no run-time register, so no log can be held against it")
+	}
+	return out
+}
+
+// success is the sentence of evidence that is reconciled, with what it leaves open.
+func (r *verdictReport) success() string {
+	explained := 0
+	for _, o := range r.Registers {
+		if o.Status == replay.Match || o.Status == replay.LogAhead {
+			explained++
+		}
+	}
+	s := fmt.Sprintf("the logs explain all %s that moved", count(explained, "quoted value", "quoted values"))
+	if explained == 0 {
+		s = "every quoted register is at rest, and no log claims otherwise"
+	}
+	for _, l := range r.layers {
+		if late := l.quoted - l.vouched; late > 0 {
+			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
+		}
+	}
+	if names := r.omitted(); names != "" {
+		s += "; the quote omits " + names + ", so nothing vouches for what was logged there"
+	}
+	if names := r.Quote.named(quote.Skipped); names != "" {
+		s += "; skipped (--insecure-skip-signature): " + names + ", so anybody can have made this quote"
+	}
+	if names := r.Quote.named(quote.NotChecked); names != "" {
+		s += "; not checked: " + names
+	}
+	if names := r.named(replay.Static); names != "" {
+		s += "; held against nothing: " + names
+	}
+	return s
+}
+
+// named lists the registers of a status, each once, with the banks if not all
+// of its banks have it.
+func (r *verdictReport) named(status replay.Status) string {
+	var names []string
+	for _, o := range r.Registers {
+		if o.Status != status {
+			continue
+		}
+		name := o.Register.String()
+		for _, p := range r.Registers {
+			if p.Register == o.Register && p.Status != status {
+				name = o.Alg.String() + ":" + o.Register.String()
+			}
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// omitted lists the registers that logs extend and the quote does not carry.
+func (r *verdictReport) omitted() string {
+	var names []string
+	for _, u := range r.Uncovered {
+		if name := u.Register.String(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func reportQuote(q *quote.Quote) *quoteReport {
+	r := &quoteReport{Kind: q.Kind, Version: q.Version, Facts: q.Facts, Warnings: q.Warnings, Links: []linkReport{}}
+	if r.Facts == nil {
+		r.Facts = []quote.Fact{}
+	}
+	for _, l := range q.Links {
+		r.Links = append(r.Links, linkReport{l.Name, l.Status, l.Text})
+		word := string(l.Status)
+		switch l.Name {
+		case quote.Signature:
+			r.Signature = word
+		case quote.Chain:
+			r.Chain = word
+		case quote.Collateral:
+			r.Collateral = word
+		case quote.Binding:
+			r.Binding = word
+		case quote.Nonce:
+			r.Nonce = nonceWord(l.Status)
+		}
+	}
+	if q.Inside != nil {
+		r.Inside = reportQuote(q.Inside)
+	}
+	return r
+}
+
+// nonceWord is the JSON contract's word for how a nonce compared.
+func nonceWord(s quote.Status) string {
+	switch s {
+	case quote.Verified:
+		return "match"
+	case quote.Failed:
+		return "mismatch"
+	}
+	return string(s)
+}
+
+// weakest names the first link that fails, the evidence's own or that of the
+// report inside it.
+func (q *quoteReport) weakest() string {
+	for _, l := range q.Links {
+		if l.Status == quote.Failed || l.Status == quote.Missing {
+			return l.Name + ": " + l.Text
+		}
+	}
+	if q.Inside != nil {
+		return "the " + string(q.Inside.Kind) + " report inside it: " + q.Inside.weakest()
+	}
+	return ""
+}
+
+// named lists the links of a status, in the evidence and the report inside it.
+func (q *quoteReport) named(status quote.Status) string {
+	var names []string
+	for r := q; r != nil; r = r.Inside {
+		for _, l := range r.Links {
+			if l.Status == status && !slices.Contains(names, l.Name) {
+				names = append(names, l.Name)
+			}
+		}
+	}
+	return strings.Join(names, ", ")
+}

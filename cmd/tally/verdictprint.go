@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tallystick/quote"
+	"tallystick/replay"
+	"tallystick/rtmr"
+)
+
+// tell prints the report and turns its verdict into the exit status.
+func (r *verdictReport) tell(cmd *cobra.Command, asJSON bool, err error) error {
+	out := cmd.OutOrStdout()
+	if asJSON {
+		if perr := json.NewEncoder(out).Encode(r); perr != nil {
+			return perr
+		}
+	} else {
+		w := bufio.NewWriter(out)
+		r.print(w)
+		if perr := w.Flush(); perr != nil {
+			return perr
+		}
+	}
+	if err == nil && r.Verdict != reconciled {
+		return errNotReconciled
+	}
+	return err
+}
+
+// print writes the report as an auditor would: the verdict, who vouches for
+// what, the registers, the findings.
+func (r *verdictReport) print(w io.Writer) {
+	if r.Verdict == "" {
+		fmt.Fprintf(w, "%s: an input could not be read to its end; what follows is of what was read\n", bad("NO VERDICT"))
+	} else {
+		paint := bad
+		if r.Verdict == reconciled {
+			paint = good
+		}
+		fmt.Fprintf(w, "%s: %s.\n", paint(strings.ToUpper(r.Verdict)), r.Sentence)
+	}
+	fmt.Fprintln(w, "\nWho vouches for what")
+	r.Quote.print(w, "hardware")
+	for _, l := range r.layers {
+		r.printLayer(w, &l)
+	}
+	r.printRegisters(w)
+	r.printFindings(w)
+}
+
+func (r *verdictReport) printRegisters(w io.Writer) {
+	fmt.Fprintln(w, "\nRegisters")
+	var banks []rtmr.Alg // of the registers at rest
+	resting := map[rtmr.Alg][]string{}
+	for _, o := range r.Registers {
+		if o.Status != replay.Reset {
+			o.print(w)
+			continue
+		}
+		if resting[o.Alg] == nil {
+			banks = append(banks, o.Alg)
+		}
+		resting[o.Alg] = append(resting[o.Alg], o.Register.String())
+	}
+	for _, alg := range banks {
+		fmt.Fprintf(w, "  at rest %-8s %s\n", alg, strings.Join(resting[alg], ", "))
+	}
+	for _, u := range r.Uncovered {
+		fmt.Fprintf(w, "  %-6s %-8s %s  %s of %s\n", u.Register, "-", caution("not quoted"), events(u.Events), r.Logs[u.Log].Path)
+	}
+}
+
+func (q *quoteReport) print(w io.Writer, who string) {
+	name := string(q.Kind)
+	if q.Version != 0 {
+		name = fmt.Sprintf("%s, version %d", q.Kind, q.Version)
+	}
+	fmt.Fprintf(w, "  %-11s %s\n", who, name)
+	for _, l := range q.Links {
+		fmt.Fprintf(w, "    %-10s %s: %s\n", l.Name, paintStatus(l.Status), l.Text)
+	}
+	for _, f := range q.Facts {
+		fmt.Fprintf(w, "    %s: %s\n", f.Name, brief(f.Value))
+	}
+	for _, text := range q.Warnings {
+		fmt.Fprintf(w, "    %s %s\n", caution("warning:"), text)
+	}
+	if q.Inside != nil {
+		q.Inside.print(w, "  inside it")
+	}
+}
+
+// brief spares the reader a field of zeros.
+func brief(value string) string {
+	if n := len(value); n >= 16 && strings.Trim(value, "0") == "" {
+		return fmt.Sprintf("%d zero bytes", n/2)
+	}
+	return value
+}
+
+func paintStatus(s quote.Status) string {
+	switch s {
+	case quote.Verified:
+		return good(string(s))
+	case quote.Failed, quote.Missing:
+		return bad(string(s))
+	}
+	return caution(strings.ReplaceAll(string(s), "-", " "))
+}
+
+func (r *verdictReport) printLayer(w io.Writer, l *layerReport) {
+	log := r.Logs[l.log]
+	fmt.Fprintf(w, "  %-11s %s (%s, %s): ", l.layer, log.Path, log.Format, events(log.Events))
+	switch {
+	case l.events == 0:
+		fmt.Fprintln(w, "none extends a register")
+	case l.quoted == 0:
+		fmt.Fprintln(w, bad("the quote carries none of its registers"))
+	default:
+		fmt.Fprintf(w, "the quote stands for %d of the %d that extend a register, in %s\n", l.vouched, l.events, strings.Join(l.registers, ", "))
+	}
+	fmt.Fprintf(w, "    %s\n", checksText(log.Checks))
+	for _, text := range log.Warnings {
+		fmt.Fprintf(w, "    %s %s\n", caution("warning:"), text)
+	}
+}
+
+func (o *registerReport) print(w io.Writer) {
+	status := string(o.Status)
+	switch o.Status {
+	case replay.Match:
+		status = good(status)
+	case replay.Mismatch, replay.Unlogged:
+		status = bad(status)
+	default:
+		status = caution(status)
+	}
+	pad := strings.Repeat(" ", max(0, 9-len(o.Status)))
+	fmt.Fprintf(w, "  %-6s %-8s %s%s  ", o.Register, o.Alg, status, pad)
+	switch {
+	case o.Status == replay.Static:
+		fmt.Fprintf(w, "%s  measured at launch, in no log (--mrtd HEX holds it against what is expected)\n", o.Quoted)
+	case o.Status == replay.Mismatch && o.Events > 0 || o.Status == replay.Mismatch && len(o.Replayed) > 0:
+		fmt.Fprintf(w, "%s\n    quoted   %s\n    replayed %s\n", events(o.Events), orUnknown(o.Quoted.String()), o.Replayed)
+	case o.Status == replay.LogAhead:
+		fmt.Fprintf(w, "%s  %d of %s; %d came after the quote\n", o.Quoted, o.Matched, events(o.Events), o.Events-o.Matched)
+	default:
+		fmt.Fprintf(w, "%s  %s\n", o.Quoted, events(o.Events))
+	}
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "not told: the quote has one digest over all its registers"
+	}
+	return s
+}
+
+func (r *verdictReport) printFindings(w io.Writer) {
+	heading := "\nFindings\n"
+	for _, o := range r.Registers {
+		if o.Finding == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s  %s %s: %s\n", heading, o.Register, o.Alg, o.Finding.Text)
+		heading = ""
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "%s  ", heading)
+		heading = ""
+		printFinding(w, r.Logs, &f)
+	}
+	if r.Search != nil {
+		r.Search.print(w)
+	}
+	if heading == "" && r.Search == nil && r.Verdict != reconciled {
+		fmt.Fprintln(w, "  tally explain, with the same arguments, searches for the entry that explains a mismatch.")
+	}
+}
