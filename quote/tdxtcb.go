@@ -40,7 +40,7 @@ type appraisal struct {
 // The error is one of reading them.
 func (c *tdxChecker) collateral(dir fs.FS, chained bool) (Link, []string, error) {
 	if dir == nil {
-		return Link{Collateral, NotChecked, "absent: no TCB info, QE identity and revocation lists given, so TCB level and revocation are not known"}, nil, nil
+		return Link{Collateral, NotChecked, "absent: TCB level, QE identity and revocation are not known" + c.platform()}, nil, nil
 	}
 	files, err := ReadTDXCollateral(dir)
 	if err != nil {
@@ -54,6 +54,18 @@ func (c *tdxChecker) collateral(dir fs.FS, chained bool) (Link, []string, error)
 	a.qe()
 	a.revocations()
 	return a.link(), a.warnings, nil
+}
+
+// platform says whose collateral to fetch.
+func (c *tdxChecker) platform() string {
+	if len(c.certs) == 0 {
+		return ""
+	}
+	pck, err := pcs.PckCertificateExtensions(c.certs[0])
+	if err != nil {
+		return ""
+	}
+	return "; the platform's FMSPC is " + pck.FMSPC
 }
 
 func (a *appraisal) link() Link {
@@ -137,14 +149,13 @@ func (a *appraisal) tcb() {
 func (a *appraisal) judge(what string, status pcs.TcbComponentStatus, text string) {
 	a.status = worse(cmp.Or(a.status, pcs.TcbComponentStatusUpToDate), status)
 	said := fmt.Sprintf("%s %s (%s)", what, status, text)
-	switch status {
-	case pcs.TcbComponentStatusUpToDate:
-		a.good = append(a.good, said)
-	case pcs.TcbComponentStatusSwHardeningNeeded, pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
-		a.good = append(a.good, said)
-		a.warnings = append(a.warnings, rtmr.Escape(said))
-	default:
+	if !acceptable(status) {
 		a.failed = append(a.failed, said)
+		return
+	}
+	a.good = append(a.good, said)
+	if status != pcs.TcbComponentStatusUpToDate {
+		a.warnings = append(a.warnings, rtmr.Escape(said))
 	}
 }
 
@@ -152,7 +163,8 @@ func (a *appraisal) judge(what string, status pcs.TcbComponentStatus, text strin
 // reaches: with every SGX component and the PCESVN of the PCK certificate, and
 // every TDX component of TEE_TCB_SVN. Where the latter's second byte is the
 // module's version, its first two are the module's, and moduleLevel's to judge
-// (PCS API v4, "Get TDX TCB Info").
+// (PCS API v4, "Get TDX TCB Info"). It is the TCB at the TD's launch that counts:
+// TEE_TCB_SVN_2, of a module updated since, is not looked at.
 func tcbLevel(info *pcs.TcbInfo, pck *pcs.PckCertTCB, svn []byte) (*pcs.TcbLevel, error) {
 	from := 0
 	if svn[1] > 0 {
@@ -236,22 +248,28 @@ func maskedEqual(value, want, mask []byte) bool {
 // the QE's, as Intel's verification library converges them (DCAP QVL,
 // TcbLevelCheck.cpp, TdxModuleCheck.cpp). go-tdx-guest takes the module's alone.
 func worse(level, part pcs.TcbComponentStatus) pcs.TcbComponentStatus {
-	switch part {
-	case pcs.TcbComponentStatusUpToDate:
+	const up, out, revoked = pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusOutOfDate, pcs.TcbComponentStatusRevoked
+	configure := level == pcs.TcbComponentStatusConfigurationNeeded || level == pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded
+	switch {
+	case part == up:
 		return level
-	case pcs.TcbComponentStatusOutOfDate:
-		switch level {
-		case pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusSwHardeningNeeded:
-			return pcs.TcbComponentStatusOutOfDate
-		case pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
-			return pcs.TcbComponentStatusOutOfDateConfigurationNeeded
-		}
-		return level
-	}
-	if level == pcs.TcbComponentStatusUpToDate || part == pcs.TcbComponentStatusRevoked {
+	case level == up, part == revoked:
+		return part
+	case part == out && configure:
+		return pcs.TcbComponentStatusOutOfDateConfigurationNeeded
+	case acceptable(level) && !acceptable(part):
 		return part
 	}
 	return level
+}
+
+// acceptable tells the levels without published holes.
+func acceptable(status pcs.TcbComponentStatus) bool {
+	switch status {
+	case pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusSwHardeningNeeded, pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
+		return true
+	}
+	return false
 }
 
 // qe checks that the quoting enclave is Intel's, and its level.
