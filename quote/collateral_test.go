@@ -220,6 +220,27 @@ func TestCollateralMissing(t *testing.T) {
 	}
 }
 
+// The certificates outlive the collateral.
+func TestCollateralTime(t *testing.T) {
+	p := thePlatform()
+	for name, at := range map[string]time.Time{"a month later": forgedAt.AddDate(0, 1, 0), "a month before": forgedAt.AddDate(0, -1, 0)} {
+		opts := p.options()
+		opts.Time, opts.Collateral = at, p.collateral().files()
+		q := open(t, p.sign(p.forgery(4, 0)), opts)
+		wantLinks(t, q, map[string]quote.Status{quote.Chain: quote.Verified, quote.Collateral: quote.Failed})
+		l, _ := q.Link(quote.Collateral)
+		said := "expired on 2026-06-21T12:00:00Z"
+		if at.Before(forgedAt) {
+			said = "is of 2026-05-22T12:00:00Z, after"
+		}
+		for _, what := range []string{"TCB info ", "QE identity ", "list of Intel SGX Root CA ", "list of Intel SGX PCK Platform CA "} {
+			if !strings.Contains(l.Text, what+said) {
+				t.Errorf("%s: %s\nexpected %q", name, l.Text, what+said)
+			}
+		}
+	}
+}
+
 // What Intel did not sign must not get past what it did.
 func TestCollateralForgery(t *testing.T) {
 	c := thePlatform().collateral()

@@ -20,7 +20,7 @@ type format struct {
 
 // formats are tried in order: those that tell themselves by a magic first.
 var formats = []format{
-	{"TD quote", isTDXQuote, openTDX},
+	{"TD quote", isDCAPQuote, openTDX},
 	{"TDREPORT", isTDReport, openTDReport},
 	{"TD quote as hexadecimal or base64 text", isTDXText, openTDXText},
 	{"TD quote with its logs in JSON", isTDXBundle, openTDXBundle},

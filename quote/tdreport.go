@@ -126,5 +126,8 @@ func tdxNonce(reportData rtmr.Hex, nonce []byte) (Link, error) {
 	if !bytes.Equal(want, reportData) {
 		return Link{Nonce, Failed, fmt.Sprintf("REPORTDATA is %s, expected %s", reportData, want)}, nil
 	}
-	return Link{Nonce, Verified, fmt.Sprintf("REPORTDATA is the given nonce of %d bytes and %d zeros", len(nonce), len(reportData)-len(nonce))}, nil
+	if zeros := len(reportData) - len(nonce); zeros > 0 {
+		return Link{Nonce, Verified, fmt.Sprintf("REPORTDATA is the given nonce of %d bytes and %d zeros", len(nonce), zeros)}, nil
+	}
+	return Link{Nonce, Verified, fmt.Sprintf("REPORTDATA is the given nonce of %d bytes", len(nonce))}, nil
 }

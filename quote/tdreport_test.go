@@ -2,6 +2,7 @@ package quote_test
 
 import (
 	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"reflect"
 	"strings"
@@ -45,6 +46,20 @@ func TestTDReportAgainstQuote(t *testing.T) {
 	mrtd := rtmr.MRTD
 	if got, want := report.Values[rtmr.SHA384][mrtd], other.Values[rtmr.SHA384][mrtd]; got.String() != want.String() {
 		t.Errorf("MRTD is %s, in the quote %s", got, want)
+	}
+}
+
+// As text, and in a bundle.
+func TestTDReportText(t *testing.T) {
+	b := tdReport(1)
+	want := open(t, b, quote.Options{})
+	for _, text := range []string{hex.EncodeToString(b), `{"quote":"` + hex.EncodeToString(b) + `"}`} {
+		if q := open(t, []byte(text), quote.Options{}); !reflect.DeepEqual(q, want) {
+			t.Errorf("%.20s: %+v", text, q)
+		}
+	}
+	if _, err := quote.Open(b, quote.Options{Nonce: make([]byte, 65)}); err == nil {
+		t.Error("a nonce of 65 bytes is no error")
 	}
 }
 

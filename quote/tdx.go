@@ -87,9 +87,9 @@ const (
 // offset 12 of SGX's quotes of version 3, too.
 var intelQE = []byte{0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07}
 
-// isTDXQuote tells a DCAP quote of any version and TEE by its header: what is
+// isDCAPQuote tells a DCAP quote of any version and TEE by its header: what is
 // not read has to be named, and not taken for something else.
-func isTDXQuote(data []byte) bool {
+func isDCAPQuote(data []byte) bool {
 	if len(data) < 8 {
 		return false
 	}

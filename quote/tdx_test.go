@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -307,6 +308,43 @@ func TestTDXForgeryOfARealQuote(t *testing.T) {
 		if q.Trusted() {
 			t.Errorf("trusted with byte %d flipped", offset)
 		}
+	}
+}
+
+// Every byte before the certificates is vouched for: none can be changed.
+func TestTDXEveryByte(t *testing.T) {
+	p := thePlatform()
+	f := p.forgery(5, 3)
+	data := p.sign(f)
+	before := len(data) - len(f.chain)
+	for i := range before {
+		b := bytes.Clone(data)
+		b[i] ^= 1 << (i % 8)
+		if q, err := quote.Open(b, p.options()); err == nil && q.Trusted() {
+			t.Errorf("byte %d of %d is changed and the quote trusted", i, before)
+		}
+	}
+}
+
+// offline fails the test when it is asked for anything.
+type offline struct{ t *testing.T }
+
+func (o offline) RoundTrip(r *http.Request) (*http.Response, error) {
+	o.t.Errorf("a request for %s", r.URL)
+	return nil, errors.New("offline")
+}
+
+func TestTDXAsksNoNetwork(t *testing.T) {
+	network := http.DefaultTransport
+	http.DefaultTransport = offline{t}
+	defer func() { http.DefaultTransport = network }()
+	p := thePlatform()
+	for _, missing := range []string{"none", "tcb.json", "qe.json", "chain.pem", "pckcrl", "rootca.crl"} {
+		opts := p.options()
+		files := p.collateral().files()
+		delete(files, missing)
+		opts.Collateral = files
+		open(t, p.sign(p.forgery(4, 0)), opts)
 	}
 }
 

@@ -59,7 +59,15 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func newKey() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+// newKey makes the same keys in every run, so that a fuzz target's workers trust
+// what the process that wrote the seeds has signed.
+func newKey() *ecdsa.PrivateKey {
+	keys++
+	scalar := sha256.Sum256(fmt.Appendf(nil, "a key of tallystick's tests, number %d", keys))
+	return must(ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:]))
+}
+
+var keys int
 
 var serial int64 = 0x1000
 

@@ -80,7 +80,9 @@ func FuzzOpenTDX(f *testing.F) {
 				stated = append(stated, unhex(fact.Value)...)
 			}
 		}
-		if !slices.ContainsFunc(signed, func(s []byte) bool { return bytes.Contains(s, stated) && bytes.Contains(s, q.Values[rtmr.SHA384][rtmr.MRTD]) }) {
+		if !slices.ContainsFunc(signed, func(s []byte) bool {
+			return bytes.Contains(s, stated) && bytes.Contains(s, q.Values[rtmr.SHA384][rtmr.MRTD])
+		}) {
 			t.Errorf("trusted, and not what was signed: %v", q)
 		}
 	})

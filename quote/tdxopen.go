@@ -6,12 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tallystick/rtmr"
 )
 
-// openTDX opens bytes that isTDXQuote recognised.
+// openTDX opens bytes that isDCAPQuote recognised.
 func openTDX(data []byte, opts *Options) (*Quote, error) {
 	p, err := ParseTDX(data)
 	if err != nil {
@@ -31,6 +32,9 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 		{"TEE type", fmt.Sprintf("%#x (TDX)", p.TEEType)},
 		{"QE vendor id", p.QEVendorID.String()},
 	}, p.facts()...)
+	if p.Version == 5 {
+		q.Facts = slices.Insert(q.Facts, 0, Fact{"body type", map[uint16]string{bodyTDX10: "2 (TDX 1.0)", bodyTDX15: "3 (TDX 1.5)"}[p.BodyType]})
+	}
 	signature := c.signature()
 	chain := c.chain(signature.Status == Verified)
 	collateral, warnings, err := c.collateral(opts.Collateral, chain.Status == Verified)
@@ -46,7 +50,7 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 // base64.
 func isTDXText(data []byte) bool {
 	b, ok := decodeText(data)
-	return ok && (isTDXQuote(b) || isTDReport(b))
+	return ok && (isDCAPQuote(b) || isTDReport(b))
 }
 
 func openTDXText(data []byte, opts *Options) (*Quote, error) {
@@ -93,7 +97,7 @@ type tdxBundle struct {
 
 func isTDXBundle(data []byte) bool {
 	b, err := parseTDXBundle(data)
-	return err == nil && (isTDXQuote(b.quote) || isTDReport(b.quote))
+	return err == nil && (isDCAPQuote(b.quote) || isTDReport(b.quote))
 }
 
 // parseTDXBundle takes keys as they are spelled, which decoding into a struct

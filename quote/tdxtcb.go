@@ -40,7 +40,7 @@ type appraisal struct {
 // The error is one of reading them.
 func (c *tdxChecker) collateral(dir fs.FS, chained bool) (Link, []string, error) {
 	if dir == nil {
-		return Link{Collateral, NotChecked, "absent: no TCB info, QE identity and revocation lists given, so TCB level and revocation are not known"}, nil, nil
+		return Link{Collateral, NotChecked, "absent: TCB level, QE identity and revocation are not known" + c.platform()}, nil, nil
 	}
 	files, err := ReadTDXCollateral(dir)
 	if err != nil {
@@ -56,10 +56,22 @@ func (c *tdxChecker) collateral(dir fs.FS, chained bool) (Link, []string, error)
 	return a.link(), a.warnings, nil
 }
 
+// platform says whose collateral to fetch.
+func (c *tdxChecker) platform() string {
+	if len(c.certs) == 0 {
+		return ""
+	}
+	pck, err := pcs.PckCertificateExtensions(c.certs[0])
+	if err != nil {
+		return ""
+	}
+	return "; the platform's FMSPC is " + pck.FMSPC
+}
+
 func (a *appraisal) link() Link {
 	if len(a.failed) == 0 && a.status == pcs.TcbComponentStatusUpToDate && a.uses.tcbInfo != nil && a.uses.qe != nil {
 		if err := a.secondOpinion(&a.uses); err != nil {
-			a.failed = append(a.failed, "go-tdx-guest refuses the quote: "+err.Error())
+			a.fail("go-tdx-guest refuses the quote: %v", err)
 		}
 	}
 	parts := []string{}
@@ -81,19 +93,27 @@ func (a *appraisal) link() Link {
 	return Link{Collateral, status, rtmr.Escape(strings.Join(parts, "; "))}
 }
 
+func (a *appraisal) fail(format string, args ...any) {
+	a.failed = append(a.failed, fmt.Sprintf(format, args...))
+}
+
+func (a *appraisal) miss(format string, args ...any) {
+	a.missing = append(a.missing, fmt.Sprintf(format, args...))
+}
+
 // tcb finds the platform's TCB info, checks its signature, and reads the TCB
 // level's status.
 func (a *appraisal) tcb() {
 	pck, err := pcs.PckCertificateExtensions(a.certs[0])
 	if err != nil {
-		a.failed = append(a.failed, "the PCK certificate's SGX extension: "+err.Error())
+		a.fail("the PCK certificate's SGX extension: %v", err)
 		return
 	}
 	infos := slices.DeleteFunc(slices.Clone(a.files.tcbInfos), func(i signedTCBInfo) bool {
 		return i.ID != "TDX" || !strings.EqualFold(i.Fmspc, pck.FMSPC) || !strings.EqualFold(i.PceID, pck.PCEID)
 	})
 	if len(infos) == 0 {
-		a.missing = append(a.missing, fmt.Sprintf("the TCB level, for want of a TDX TCB info of FMSPC %s", pck.FMSPC))
+		a.miss("the TCB level, for want of a TDX TCB info of FMSPC %s", pck.FMSPC)
 		return
 	}
 	info := slices.MaxFunc(infos, func(x, y signedTCBInfo) int { return x.IssueDate.Compare(y.IssueDate) })
@@ -102,31 +122,40 @@ func (a *appraisal) tcb() {
 	}
 	a.uses.fmspc, a.uses.tcbInfo = pck.FMSPC, info.document("tcbInfo")
 	if info.Version != 3 {
-		a.failed = append(a.failed, fmt.Sprintf("TCB info of version %d, expected 3", info.Version))
+		a.fail("TCB info of version %d, expected 3", info.Version)
 		return
 	}
-	level, err := tcbLevel(&info.TcbInfo, &pck.TCB, a.quote.TEETCBSVN)
+	status, text, err := tcbStatus(&info.TcbInfo, &pck.TCB, &a.quote.TDXBody)
 	if err != nil {
-		a.failed = append(a.failed, "TCB info: "+err.Error())
+		a.fail("TCB info: %v", err)
 		return
 	}
-	module, err := moduleLevel(&info.TcbInfo, &a.quote.TDXBody)
+	a.judge("TCB", status, fmt.Sprintf("%s, evaluation data %d, FMSPC %s", text, info.TcbEvaluationDataNumber, pck.FMSPC))
+}
+
+// tcbStatus is the status of the platform with its TDX module; text says of when
+// the level is, and which advisories concern it.
+func tcbStatus(info *pcs.TcbInfo, pck *pcs.PckCertTCB, body *TDXBody) (status pcs.TcbComponentStatus, text string, err error) {
+	level, err := tcbLevel(info, pck, body.TEETCBSVN)
 	if err != nil {
-		a.failed = append(a.failed, "TCB info: "+err.Error())
-		return
+		return "", "", err
 	}
-	status := level.TcbStatus
-	text := fmt.Sprintf("of %s, evaluation data %d, FMSPC %s", level.TcbDate, info.TcbEvaluationDataNumber, pck.FMSPC)
-	advisories := level.AdvisoryIDs
+	module, err := moduleLevel(info, body)
+	if err != nil {
+		return "", "", err
+	}
+	status, text = level.TcbStatus, "of "+level.TcbDate
+	advisories := slices.Clone(level.AdvisoryIDs)
 	if module != nil {
 		status = worse(status, module.TcbStatus)
 		text += fmt.Sprintf(", TDX module %s", module.TcbStatus)
-		advisories = append(slices.Clone(advisories), module.AdvisoryIDs...)
+		advisories = append(advisories, module.AdvisoryIDs...)
 	}
-	if len(advisories) > 0 {
-		text += ", " + strings.Join(slices.Compact(slices.Sorted(slices.Values(advisories))), " ")
+	slices.Sort(advisories)
+	for _, id := range slices.Compact(advisories) {
+		text += ", " + id
 	}
-	a.judge("TCB", status, text)
+	return status, text, nil
 }
 
 // judge takes a status into account. Intel's verification library leaves it to
@@ -137,14 +166,13 @@ func (a *appraisal) tcb() {
 func (a *appraisal) judge(what string, status pcs.TcbComponentStatus, text string) {
 	a.status = worse(cmp.Or(a.status, pcs.TcbComponentStatusUpToDate), status)
 	said := fmt.Sprintf("%s %s (%s)", what, status, text)
-	switch status {
-	case pcs.TcbComponentStatusUpToDate:
-		a.good = append(a.good, said)
-	case pcs.TcbComponentStatusSwHardeningNeeded, pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
-		a.good = append(a.good, said)
+	if !acceptable(status) {
+		a.fail("%s", said)
+		return
+	}
+	a.good = append(a.good, said)
+	if status != pcs.TcbComponentStatusUpToDate {
 		a.warnings = append(a.warnings, rtmr.Escape(said))
-	default:
-		a.failed = append(a.failed, said)
 	}
 }
 
@@ -152,7 +180,8 @@ func (a *appraisal) judge(what string, status pcs.TcbComponentStatus, text strin
 // reaches: with every SGX component and the PCESVN of the PCK certificate, and
 // every TDX component of TEE_TCB_SVN. Where the latter's second byte is the
 // module's version, its first two are the module's, and moduleLevel's to judge
-// (PCS API v4, "Get TDX TCB Info").
+// (PCS API v4, "Get TDX TCB Info"). It is the TCB at the TD's launch that counts:
+// TEE_TCB_SVN_2, of a module updated since, is not looked at.
 func tcbLevel(info *pcs.TcbInfo, pck *pcs.PckCertTCB, svn []byte) (*pcs.TcbLevel, error) {
 	from := 0
 	if svn[1] > 0 {
@@ -236,29 +265,35 @@ func maskedEqual(value, want, mask []byte) bool {
 // the QE's, as Intel's verification library converges them (DCAP QVL,
 // TcbLevelCheck.cpp, TdxModuleCheck.cpp). go-tdx-guest takes the module's alone.
 func worse(level, part pcs.TcbComponentStatus) pcs.TcbComponentStatus {
-	switch part {
-	case pcs.TcbComponentStatusUpToDate:
+	const up, out, revoked = pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusOutOfDate, pcs.TcbComponentStatusRevoked
+	configure := level == pcs.TcbComponentStatusConfigurationNeeded || level == pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded
+	switch {
+	case part == up:
 		return level
-	case pcs.TcbComponentStatusOutOfDate:
-		switch level {
-		case pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusSwHardeningNeeded:
-			return pcs.TcbComponentStatusOutOfDate
-		case pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
-			return pcs.TcbComponentStatusOutOfDateConfigurationNeeded
-		}
-		return level
-	}
-	if level == pcs.TcbComponentStatusUpToDate || part == pcs.TcbComponentStatusRevoked {
+	case level == up, part == revoked:
+		return part
+	case part == out && configure:
+		return pcs.TcbComponentStatusOutOfDateConfigurationNeeded
+	case acceptable(level) && !acceptable(part):
 		return part
 	}
 	return level
+}
+
+// acceptable tells the levels without published holes.
+func acceptable(status pcs.TcbComponentStatus) bool {
+	switch status {
+	case pcs.TcbComponentStatusUpToDate, pcs.TcbComponentStatusSwHardeningNeeded, pcs.TcbComponentStatusConfigurationNeeded, pcs.TcbComponentStatusConfigurationAndSWHardeningNeeded:
+		return true
+	}
+	return false
 }
 
 // qe checks that the quoting enclave is Intel's, and its level.
 func (a *appraisal) qe() {
 	ids := slices.DeleteFunc(slices.Clone(a.files.qes), func(i signedQE) bool { return i.ID != "TD_QE" })
 	if len(ids) == 0 {
-		a.missing = append(a.missing, "the QE, for want of the identity TD_QE")
+		a.miss("the QE, for want of the identity TD_QE")
 		return
 	}
 	id := slices.MaxFunc(ids, func(x, y signedQE) int { return x.IssueDate.Compare(y.IssueDate) })
@@ -267,12 +302,12 @@ func (a *appraisal) qe() {
 	}
 	a.uses.qe = id.document("enclaveIdentity")
 	if id.Version != 2 {
-		a.failed = append(a.failed, fmt.Sprintf("QE identity of version %d, expected 2", id.Version))
+		a.fail("QE identity of version %d, expected 2", id.Version)
 		return
 	}
 	level, err := qeLevel(&id.EnclaveIdentity, a.quote.QEReport)
 	if err != nil {
-		a.failed = append(a.failed, err.Error())
+		a.fail("%v", err)
 		return
 	}
 	a.judge("QE", level.TcbStatus, "of "+level.TcbDate)
@@ -303,12 +338,12 @@ func qeLevel(id *pcs.EnclaveIdentity, report []byte) (*pcs.TcbLevel, error) {
 // and not passed. What is wrong, it takes down.
 func (a *appraisal) signed(what string, doc signedJSON, from, to time.Time) bool {
 	if err := a.current(from, to); err != nil {
-		a.failed = append(a.failed, what+" "+err.Error())
+		a.fail("%s %v", what, err)
 		return false
 	}
 	signers := slices.DeleteFunc(slices.Clone(a.files.certs), func(c *x509.Certificate) bool { return c.Subject.CommonName != tcbSigner })
 	if len(signers) == 0 {
-		a.missing = append(a.missing, fmt.Sprintf("%s, for want of its issuer chain with the certificate %s", what, tcbSigner))
+		a.miss("%s, for want of its issuer chain with the certificate %s", what, tcbSigner)
 		return false
 	}
 	var err error
@@ -321,7 +356,7 @@ func (a *appraisal) signed(what string, doc signedJSON, from, to time.Time) bool
 			return true
 		}
 	}
-	a.failed = append(a.failed, what+": "+err.Error())
+	a.fail("%s: %v", what, err)
 	return false
 }
 
@@ -374,24 +409,24 @@ func (a *appraisal) revocations() {
 func (a *appraisal) revoked(issuer *x509.Certificate, suspects ...*x509.Certificate) (*x509.RevocationList, bool) {
 	lists := slices.DeleteFunc(slices.Clone(a.files.crls), func(l *x509.RevocationList) bool { return !bytes.Equal(l.RawIssuer, issuer.RawSubject) })
 	if len(lists) == 0 {
-		a.missing = append(a.missing, fmt.Sprintf("revocation of %s, for want of the list of %s", certName(suspects[0]), certName(issuer)))
+		a.miss("revocation of %s, for want of the list of %s", certName(suspects[0]), certName(issuer))
 		return nil, false
 	}
 	list := slices.MaxFunc(lists, func(x, y *x509.RevocationList) int { return x.ThisUpdate.Compare(y.ThisUpdate) })
 	what := "the revocation list of " + certName(issuer)
 	if err := list.CheckSignatureFrom(issuer); err != nil {
-		a.failed = append(a.failed, what+" is not signed by it")
+		a.fail("%s is not signed by it", what)
 		return nil, false
 	}
 	if err := a.current(list.ThisUpdate, list.NextUpdate); err != nil {
-		a.failed = append(a.failed, what+" "+err.Error())
+		a.fail("%s %v", what, err)
 		return nil, false
 	}
 	ok := true
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, cert := range suspects {
 			if entry.SerialNumber != nil && entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-				a.failed = append(a.failed, fmt.Sprintf("%s %x is revoked since %s", certName(cert), cert.SerialNumber, entry.RevocationTime.UTC().Format(time.RFC3339)))
+				a.fail("%s %x is revoked since %s", certName(cert), cert.SerialNumber, entry.RevocationTime.UTC().Format(time.RFC3339))
 				ok = false
 			}
 		}

@@ -26,8 +26,11 @@ import (
 // go-tdx-guest's verifier checks it all, but in one call with one error, which
 // tells a bad chain before it looks at the signature. So each link is checked
 // here, with the standard library, and where all of them hold, go-tdx-guest has
-// to agree: a refusal of its makes the link Failed. It never gets to the
-// network: it is given no collateral, or a getter that has the files.
+// to agree: a refusal of its makes the link Failed. Its word alone would not do,
+// either: it takes collateral from the future, judges a TDX 1.5 platform by
+// its module's TCB level only, and panics at sizes that ParseTDX refuses. It
+// never gets to the network: it is given no collateral, or a getter that has the
+// files.
 
 // intelRoot is the SHA-256 of the DER of Intel's certificate "Intel SGX Root
 // CA", valid from 2018-05-21 to 2049-12-31, which every chain of Intel's ends
