@@ -72,6 +72,7 @@ const (
 	Collateral = "collateral" // TCB level, QE identity, revocations
 	Nonce      = "nonce"      // freshness: the caller's nonce stands in the quote
 	Binding    = "binding"    // of values, keys or reports that the quote only has a hash of
+	Policy     = "policy"     // nothing in the guest's own policy lets its host change it
 )
 
 // Status is what came of checking a link.

@@ -81,7 +81,7 @@ func openTDReport(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: append(p.warnings(), tdxTrailing(p.Trailing)...)}
+	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: tdxTrailing(p.Trailing)}
 	nonce, err := tdxNonce(p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err
@@ -90,6 +90,7 @@ func openTDReport(data []byte, opts *Options) (*Quote, error) {
 		{Signature, Missing, "a TDREPORT has a MAC and no signature: only the machine that made it can check it, and makes a quote of it"},
 		nonce,
 		p.binding(),
+		p.policy(),
 	}
 	return q, nil
 }

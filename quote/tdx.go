@@ -246,14 +246,14 @@ func (b *TDXBody) facts() []Fact {
 	return facts
 }
 
-// warnings tell of a TD that is open to its host. ATTRIBUTES[7:0] is TUD, the
+// policy tells of a TD that is open to its host. ATTRIBUTES[7:0] is TUD, the
 // group of attributes that put the TD under debug; any of them makes it
 // untrusted (TDX Module Base Architecture Specification, TD attributes).
-func (b *TDXBody) warnings() []string {
+func (b *TDXBody) policy() Link {
 	if len(b.TDATTRIBUTES) > 0 && b.TDATTRIBUTES[0] != 0 {
-		return []string{fmt.Sprintf("TDATTRIBUTES has debug bits set (%#02x): the host can read and change this TD", b.TDATTRIBUTES[0])}
+		return Link{Policy, Failed, fmt.Sprintf("TDATTRIBUTES has debug bits set (%#02x): the host can read and change this TD, registers included", b.TDATTRIBUTES[0])}
 	}
-	return nil
+	return Link{Policy, Verified, "TDATTRIBUTES has no debug bit set"}
 }
 
 // tdxTrailing tells of bytes behind the evidence that are no padding.

@@ -421,8 +421,9 @@ func TestTDXDebug(t *testing.T) {
 	f := p.forgery(4, 0)
 	f.body[120] = 1
 	q := open(t, p.sign(f), p.options())
-	if len(q.Warnings) != 1 || !strings.Contains(q.Warnings[0], "debug") {
-		t.Errorf("warnings %q", q.Warnings)
+	l, _ := q.Link(quote.Policy)
+	if l.Status != quote.Failed || !strings.Contains(l.Text, "debug") || q.Trusted() {
+		t.Errorf("%s: %s", l.Status, l.Text)
 	}
 }
 

@@ -26,7 +26,7 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Quote{Kind: TDX, Version: int(p.Version), Values: p.values(), Warnings: append(p.warnings(), tdxTrailing(p.Trailing)...)}
+	q := &Quote{Kind: TDX, Version: int(p.Version), Values: p.values(), Warnings: tdxTrailing(p.Trailing)}
 	q.Facts = append([]Fact{
 		{"attestation key type", fmt.Sprintf("%d (ECDSA P-256)", p.AttestationKeyType)},
 		{"TEE type", fmt.Sprintf("%#x (TDX)", p.TEEType)},
@@ -41,7 +41,7 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Links = []Link{signature, chain, collateral, nonce}
+	q.Links = []Link{signature, chain, collateral, nonce, p.policy()}
 	q.Warnings = append(q.Warnings, warnings...)
 	return q, nil
 }

@@ -43,13 +43,13 @@ type reconcileJSON struct {
 }
 
 type quoteJSON struct {
-	Kind                                         string
-	Version                                      int
-	Signature, Chain, Collateral, Nonce, Binding string
-	Links                                        []struct{ Name, Status, Text string }
-	Facts                                        []struct{ Name, Value string }
-	Inside                                       *quoteJSON
-	Warnings                                     []string
+	Kind                                                 string
+	Version                                              int
+	Signature, Chain, Collateral, Nonce, Binding, Policy string
+	Links                                                []struct{ Name, Status, Text string }
+	Facts                                                []struct{ Name, Value string }
+	Inside                                               *quoteJSON
+	Warnings                                             []string
 }
 
 type findingJSON struct {

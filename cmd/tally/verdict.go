@@ -42,6 +42,7 @@ type quoteReport struct {
 	Collateral string       `json:"collateral,omitempty"`
 	Nonce      string       `json:"nonce,omitempty"`
 	Binding    string       `json:"binding,omitempty"`
+	Policy     string       `json:"policy,omitempty"`
 	Links      []linkReport `json:"links"`
 	Facts      []quote.Fact `json:"facts"`
 	Inside     *quoteReport `json:"inside,omitempty"`
@@ -275,6 +276,8 @@ func reportQuote(q *quote.Quote) *quoteReport {
 			r.Collateral = word
 		case quote.Binding:
 			r.Binding = word
+		case quote.Policy:
+			r.Policy = word
 		case quote.Nonce:
 			r.Nonce = nonceWord(l.Status)
 		}
