@@ -20,6 +20,7 @@ type format struct {
 
 // formats are tried in order: those that tell themselves by a magic first.
 var formats = []format{
+	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }
