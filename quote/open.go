@@ -27,6 +27,7 @@ var formats = []format{
 	{"TPMS_ATTEST or TPM2B_ATTEST", isTPMAttest, openTPMAttest},
 	{"go-attestation's JSON", isGoAttestation, openGoAttestation},
 	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
+	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }

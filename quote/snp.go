@@ -85,6 +85,9 @@ func ParseSNP(data []byte) (*SNPReport, error) {
 	if p.Version < abi.MinSupportedReportVersion || p.Version > abi.MaxSupportedReportVersion {
 		return nil, fmt.Errorf("%w: offset 0: VERSION %d, expected %d to %d", ErrUnsupported, p.Version, abi.MinSupportedReportVersion, abi.MaxSupportedReportVersion)
 	}
+	if !allZero(data[snpSignatureEnd:SNPReportSize]) {
+		return nil, fmt.Errorf("offset %#x: what follows SIGNATURE's r and s is not zero", snpSignatureEnd)
+	}
 	return p, nil
 }
 

@@ -2,7 +2,6 @@ package quote_test
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
@@ -13,10 +12,13 @@ import (
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/kds"
+	"github.com/google/go-sev-guest/proto/sevsnp"
 	sevtest "github.com/google/go-sev-guest/testing"
 	"github.com/google/go-sev-guest/verify"
 	"github.com/google/go-sev-guest/verify/testdata"
 	"github.com/google/go-sev-guest/verify/trust"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"tallystick/internal/testlogs"
 	"tallystick/quote"
@@ -27,16 +29,17 @@ var in2025 = time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)
 
 // snpPair is a real report with its VCEK's certificate, DER.
 type snpPair struct {
-	name           string
-	report, vcek   []byte
-	inHCL, version int
+	name         string
+	report, vcek []byte
+	version      int
+	stepping     uint32 // of the chip: Milan-B0 is 0
 }
 
 // snpPairs are go-sev-guest's (version 2) and, if it is here, the corpus'
 // (version 3, in an HCL report).
 func snpPairs(t testing.TB) []snpPair {
 	t.Helper()
-	pairs := []snpPair{{name: "go-sev-guest", report: testdata.AttestationBytes, vcek: testdata.VcekBytes, version: 2}}
+	pairs := []snpPair{{name: "go-sev-guest", report: testdata.AttestationBytes, vcek: testdata.VcekBytes, version: 2, stepping: 0}}
 	if hcl, ok := corpusFile(t, "azure-snp/hcl_report.bin"); ok {
 		vcek, _ := corpusFile(t, "azure-snp/vcek.bin")
 		pairs = append(pairs, snpPair{name: "azure-snp", report: hcl[32:][:abi.ReportSize], vcek: vcek, version: 3})
@@ -101,16 +104,27 @@ func TestSNP(t *testing.T) {
 				}
 			})
 		}
-		attestation, err := abi.ReportCertsToProto(pair.report)
-		if err != nil {
-			t.Fatal(err)
-		}
-		attestation.CertificateChain.VcekCert = pair.vcek
-		key, _ := x509.ParseCertificate(pair.vcek)
-		if err := verify.SnpReportSignature(pair.report, key); err != nil {
+		if err := sevGuestVerifies(t, pair); err != nil {
 			t.Errorf("%s: go-sev-guest does not verify it: %v", pair.name, err)
 		}
 	}
+}
+
+func sevGuestVerifies(t testing.TB, pair snpPair) error {
+	t.Helper()
+	report, err := abi.ReportToProto(pair.report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask, ark, err := kds.ParseProductCertChain(trust.AskArkMilanVcekBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verify.SnpAttestation(&sevsnp.Attestation{
+		Report:           report,
+		CertificateChain: &sevsnp.CertificateChain{VcekCert: pair.vcek, AskCert: ask, ArkCert: ark},
+	}, &verify.Options{DisableCertFetching: true, Now: in2025,
+		Product: &sevsnp.SevProduct{Name: sevsnp.SevProduct_SEV_PRODUCT_MILAN, MachineStepping: wrapperspb.UInt32(pair.stepping)}})
 }
 
 // The fields, against go-sev-guest's parser.

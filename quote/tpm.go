@@ -9,6 +9,9 @@ import (
 // openTPMAttest opens a TPMS_ATTEST or TPM2B_ATTEST, whose signature and key
 // are in opts: files as tpm2_quote writes them.
 func openTPMAttest(data []byte, opts *Options) (*Quote, error) {
+	if len(opts.HCL) > 0 {
+		return openAzure(data, opts)
+	}
 	key, err := givenKey(opts)
 	if err != nil {
 		return nil, err
