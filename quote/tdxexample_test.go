@@ -29,5 +29,6 @@ func ExampleOpen() {
 	// chain verified
 	// collateral not-checked
 	// nonce not-checked
+	// policy verified
 	// rtmr0 2927da70..
 }

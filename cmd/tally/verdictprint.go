@@ -47,7 +47,7 @@ func (r *verdictReport) print(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s.\n", paint(strings.ToUpper(r.Verdict)), r.Sentence)
 	}
 	fmt.Fprintln(w, "\nWho vouches for what")
-	r.Quote.print(w, "hardware")
+	r.Quote.print(w, "  hardware    ", "    ")
 	for _, l := range r.layers {
 		r.printLayer(w, &l)
 	}
@@ -77,23 +77,24 @@ func (r *verdictReport) printRegisters(w io.Writer) {
 	}
 }
 
-func (q *quoteReport) print(w io.Writer, who string) {
+// print writes the evidence behind a heading, and what vouches for it, indented.
+func (q *quoteReport) print(w io.Writer, heading, indent string) {
 	name := string(q.Kind)
 	if q.Version != 0 {
 		name = fmt.Sprintf("%s, version %d", q.Kind, q.Version)
 	}
-	fmt.Fprintf(w, "  %-11s %s\n", who, name)
+	fmt.Fprintf(w, "%s%s\n", heading, name)
 	for _, l := range q.Links {
-		fmt.Fprintf(w, "    %-10s %s: %s\n", l.Name, paintStatus(l.Status), l.Text)
+		fmt.Fprintf(w, "%s%-10s %s: %s\n", indent, l.Name, paintStatus(l.Status), l.Text)
 	}
 	for _, f := range q.Facts {
-		fmt.Fprintf(w, "    %s: %s\n", f.Name, brief(f.Value))
+		fmt.Fprintf(w, "%s%s: %s\n", indent, f.Name, brief(f.Value))
 	}
 	for _, text := range q.Warnings {
-		fmt.Fprintf(w, "    %s %s\n", caution("warning:"), text)
+		fmt.Fprintf(w, "%s%s %s\n", indent, caution("warning:"), text)
 	}
 	if q.Inside != nil {
-		q.Inside.print(w, "  inside it")
+		q.Inside.print(w, indent+"inside it: ", indent+"  ")
 	}
 }
 
@@ -163,24 +164,37 @@ func orUnknown(s string) string {
 	return s
 }
 
+// printFindings writes what is wrong: registers of which the same is wrong on
+// one line, then entries.
 func (r *verdictReport) printFindings(w io.Writer) {
-	heading := "\nFindings\n"
+	var texts []string
+	registers := map[string][]string{}
+	searchable := false
 	for _, o := range r.Registers {
 		if o.Finding == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s  %s %s: %s\n", heading, o.Register, o.Alg, o.Finding.Text)
-		heading = ""
+		text := o.Finding.Text
+		if registers[text] == nil {
+			texts = append(texts, text)
+		}
+		registers[text] = append(registers[text], o.Alg.String()+":"+o.Register.String())
+		searchable = searchable || o.Status == replay.Mismatch
+	}
+	if len(texts)+len(r.Findings) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nFindings")
+	for _, text := range texts {
+		fmt.Fprintf(w, "  %s: %s\n", strings.Join(registers[text], ", "), text)
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "%s  ", heading)
-		heading = ""
+		fmt.Fprint(w, "  ")
 		printFinding(w, r.Logs, &f)
 	}
 	if r.Search != nil {
 		r.Search.print(w)
-	}
-	if heading == "" && r.Search == nil && r.Verdict != reconciled {
+	} else if searchable {
 		fmt.Fprintln(w, "  tally explain, with the same arguments, searches for the entry that explains a mismatch.")
 	}
 }
