@@ -172,7 +172,7 @@ func TestHCLOfSNP(t *testing.T) {
 			if len(q.Warnings) != 1 || !strings.Contains(q.Warnings[0], "vTPM") {
 				t.Errorf("warnings %q", q.Warnings)
 			}
-			if fact(q, "vm-configuration secure-boot") != "true" {
+			if factNamed(q, "vm-configuration secure-boot") != "true" {
 				t.Errorf("facts %v", q.Facts)
 			}
 		})
@@ -227,8 +227,8 @@ func TestHCLBinding(t *testing.T) {
 		"extension_of_version_2": {hclParts{dataVersion: 2, extension: []byte{1, 2, 3, 4}}, quote.Verified, "sha256"},
 		"other_runtime_data":     {hclParts{reportData: rtmr.SHA256.AppendHash(nil, []byte("other"))}, quote.Failed, "expected the runtime data's sha256"},
 		"other_hash_type":        {hclParts{hash: 2, reportData: sum(rtmr.SHA256)}, quote.Failed, "sha384"},
-		"rest_is_not_zero":       {hclParts{reportData: sum(rtmr.SHA256, make([]byte, 31)...)[:63], edit: flip(0x50 + 63)}, quote.Failed, "and zeros"},
-		"rest_of_tdx":            {hclParts{kind: 4, edit: flip(128 + 32)}, quote.Failed, "and zeros"},
+		"rest_is_not_zero":       {hclParts{reportData: sum(rtmr.SHA256, make([]byte, 31)...)[:63], edit: flipAt(0x50 + 63)}, quote.Failed, "and zeros"},
+		"rest_of_tdx":            {hclParts{kind: 4, edit: flipAt(128 + 32)}, quote.Failed, "and zeros"},
 		"empty_report_data":      {hclParts{reportData: make([]byte, 64)}, quote.Failed, ""},
 		"guest_asked":            {hclParts{edit: func(b []byte) { b[0x30] = 2 }}, quote.Failed, "VMPL is 2, expected 0"},
 	} {
@@ -248,7 +248,7 @@ func TestHCLBinding(t *testing.T) {
 	}
 }
 
-// Every byte of a real report that anything is said of: none may be changed and
+// The bytes of a real report that anything is said of: none may be changed and
 // the report be trusted still.
 func TestHCLTampered(t *testing.T) {
 	data, ok := corpusFile(t, "azure-snp/hcl_report.bin")
@@ -264,7 +264,11 @@ func TestHCLTampered(t *testing.T) {
 	if !open(data) {
 		t.Fatal("the control is not trusted")
 	}
-	for at := 32; at < 2346; at++ {
+	step := 5 // of the hardware's report, whose every byte has the same signature
+	for at := 32; at < 2346; at += step {
+		if at >= 1216-step {
+			step = 1
+		}
 		unmeasured := at >= 1216 && at < 1224 // the data's size and version
 		changed := slices.Clone(data)
 		changed[at] ^= 0x20
@@ -275,7 +279,7 @@ func TestHCLTampered(t *testing.T) {
 	if tdx, _ := corpusFile(t, "azure-tdx/hcl-report-tdx.bin"); open(slices.Concat(data[:1216], tdx[1216:])) {
 		t.Error("trusted with another report's runtime data")
 	}
-	opts.Hardware = snpPEM(ownSigner(t).Vcek.Raw)
+	opts.Hardware = amdPEM(ownSigner(t).Vcek.Raw)
 	if open(data) {
 		t.Error("trusted with another chip's VCEK")
 	}

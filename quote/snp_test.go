@@ -65,14 +65,14 @@ func statuses(q *quote.Quote) string {
 	return strings.Join(s, " ")
 }
 
-func snpPEM(ders ...[]byte) (out []byte) {
+func amdPEM(ders ...[]byte) (out []byte) {
 	for _, der := range ders {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return out
 }
 
-func fact(q *quote.Quote, name string) string {
+func factNamed(q *quote.Quote, name string) string {
 	i := slices.IndexFunc(q.Facts, func(f quote.Fact) bool { return f.Name == name })
 	if i < 0 {
 		return ""
@@ -86,10 +86,10 @@ func TestSNP(t *testing.T) {
 	for _, pair := range snpPairs(t) {
 		for form, hardware := range map[string][]byte{
 			"der":           pair.vcek,
-			"pem":           snpPEM(pair.vcek),
+			"pem":           amdPEM(pair.vcek),
 			"der_chain":     slices.Concat(pair.vcek, certDER(t, trust.AskArkMilanVcekBytes)),
-			"pem_chain":     slices.Concat(snpPEM(pair.vcek), trust.AskArkMilanVcekBytes),
-			"pem_ask_first": slices.Concat(trust.AskArkMilanVcekBytes, snpPEM(pair.vcek)),
+			"pem_chain":     slices.Concat(amdPEM(pair.vcek), trust.AskArkMilanVcekBytes),
+			"pem_ask_first": slices.Concat(trust.AskArkMilanVcekBytes, amdPEM(pair.vcek)),
 		} {
 			t.Run(pair.name+"/"+form, func(t *testing.T) {
 				q, err := quote.Open(pair.report, quote.Options{Hardware: hardware, Time: in2025})
@@ -178,11 +178,11 @@ func TestSNPForged(t *testing.T) {
 			want string
 		}{
 			"no_certificate":       {nil, quote.Options{Hardware: []byte{}}, "signature=missing chain=missing nonce=not-checked"},
-			"report_data":          {flip(0x50), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
-			"measurement":          {flip(0x90), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
-			"signature":            {flip(0x2A0), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
-			"tcb":                  {flip(0x180), quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
-			"chip":                 {flip(0x1A0), quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
+			"report_data":          {flipAt(0x50), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
+			"measurement":          {flipAt(0x90), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
+			"signature":            {flipAt(0x2A0), quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
+			"tcb":                  {flipAt(0x180), quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
+			"chip":                 {flipAt(0x1A0), quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
 			"unsigned":             {func(b []byte) { b[0x48] |= 7 << 2 }, quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
 			"says_vlek":            {func(b []byte) { b[0x48] |= 1 << 2 }, quote.Options{}, "signature=failed chain=failed nonce=not-checked"},
 			"algorithm_0":          {func(b []byte) { b[0x34] = 0 }, quote.Options{}, "signature=failed chain=verified nonce=not-checked"},
@@ -219,7 +219,7 @@ func TestSNPForged(t *testing.T) {
 	}
 }
 
-func flip(offset int) func([]byte) { return func(b []byte) { b[offset] ^= 1 } }
+func flipAt(offset int) func([]byte) { return func(b []byte) { b[offset] ^= 1 } }
 
 // certDER returns the certificates of a PEM file, one behind the other.
 func certDER(t testing.TB, data []byte) (out []byte) {
@@ -244,7 +244,7 @@ func otherVCEK(t testing.TB, p snpPair) []byte {
 func ownChain(t testing.TB) []byte {
 	t.Helper()
 	s := ownSigner(t)
-	return snpPEM(s.Vcek.Raw, s.Ask.Raw, s.Ark.Raw)
+	return amdPEM(s.Vcek.Raw, s.Ask.Raw, s.Ark.Raw)
 }
 
 func ownSigner(t testing.TB) *sevtest.AmdSigner {
@@ -396,7 +396,7 @@ func TestSNPHardwareIsNoCertificate(t *testing.T) {
 
 func TestSNPDebugIsToldOf(t *testing.T) {
 	q, err := quote.Open(testdata.AttestationBytes, quote.Options{}) // its policy is 0xb0000
-	if err != nil || len(q.Warnings) != 1 || !strings.Contains(q.Warnings[0], "debugging") || fact(q, "POLICY") != "0xb0000" {
+	if err != nil || len(q.Warnings) != 1 || !strings.Contains(q.Warnings[0], "debugging") || factNamed(q, "POLICY") != "0xb0000" {
 		t.Errorf("%+v %v", q, err)
 	}
 }
@@ -405,7 +405,7 @@ func FuzzSNP(f *testing.F) {
 	f.Add(testdata.AttestationBytes, testdata.VcekBytes)
 	f.Add(slices.Concat(testdata.AttestationBytes, certTable(f, ownSigner(f))), []byte{})
 	raw := sevtest.CreateRawReport(&sevtest.TestReportOptions{Version: 5})
-	f.Add(raw[:abi.ReportSize], snpPEM(testdata.VcekBytes))
+	f.Add(raw[:abi.ReportSize], amdPEM(testdata.VcekBytes))
 	f.Fuzz(func(t *testing.T, data, hardware []byte) {
 		q, err := quote.Open(data, quote.Options{Hardware: hardware, Time: in2025})
 		if err != nil || q.Kind != quote.SNP {

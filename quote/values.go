@@ -147,21 +147,21 @@ type valuesJSON struct {
 // object reads an object whose every value is read by member.
 func (p *valuesJSON) object(expected string, member func(key string) error) error {
 	if tok, err := p.dec.Token(); err != nil {
-		return jsonError(err)
+		return endsEarly(err)
 	} else if tok != json.Delim('{') {
-		return fmt.Errorf("%v, expected %s", jsonToken(tok), expected)
+		return fmt.Errorf("%v, expected %s", tokenText(tok), expected)
 	}
 	for p.dec.More() {
 		key, err := p.dec.Token()
 		if err != nil {
-			return jsonError(err)
+			return endsEarly(err)
 		}
 		if err := member(key.(string)); err != nil { // a key is always a string
 			return err
 		}
 	}
 	_, err := p.dec.Token()
-	return jsonError(err)
+	return endsEarly(err)
 }
 
 func (p *valuesJSON) bank(name string) error {
@@ -180,11 +180,11 @@ func (p *valuesJSON) bank(name string) error {
 		}
 		tok, err := p.dec.Token()
 		if err != nil {
-			return jsonError(err)
+			return endsEarly(err)
 		}
 		text, ok := tok.(string)
 		if !ok {
-			return fmt.Errorf("%s %s: %v, expected a string of hexadecimal digits", alg, r, jsonToken(tok))
+			return fmt.Errorf("%s %s: %v, expected a string of hexadecimal digits", alg, r, tokenText(tok))
 		}
 		return p.add(alg, r, text)
 	})
@@ -216,7 +216,14 @@ func pcr(digits string) (rtmr.Register, error) {
 	return r, nil
 }
 
-func jsonToken(tok json.Token) string {
+func endsEarly(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errors.New("the JSON ends early")
+	}
+	return err
+}
+
+func tokenText(tok json.Token) string {
 	switch tok := tok.(type) {
 	case string:
 		return quoted(tok)
@@ -275,7 +282,7 @@ func (p *valuesText) line(line string) (err error) {
 	}
 	if m := valueLine.FindStringSubmatch(line); m != nil {
 		if p.bank == 0 {
-			return fmt.Errorf("PCR %s comes before any bank, expected a line such as sha256:", m[1])
+			return fmt.Errorf("PCR %s comes before any bank, expected a line that names one, such as sha256: first", m[1])
 		}
 		return p.pcr(p.bank, m[1], m[2])
 	}

@@ -1,0 +1,140 @@
+package quote
+
+import (
+	"crypto/x509"
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-sev-guest/abi"
+	sevtest "github.com/google/go-sev-guest/testing"
+)
+
+var ownDay = time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)
+
+// ownRoots puts an authority of the test's own in AMD's place: nobody publishes
+// a report that a VLEK signed, and of a real one no field can be changed without
+// breaking its signature too.
+func ownRoots(t *testing.T) *sevtest.AmdSigner {
+	t.Helper()
+	s, err := sevtest.DefaultTestOnlyCertChain("Milan-B0", ownDay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	amd := amdRoots
+	t.Cleanup(func() { amdRoots = amd })
+	amdRoots = func() (*snpRoots, error) {
+		r := &snpRoots{x509.NewCertPool(), []*x509.Certificate{s.Ask, s.Asvk}}
+		r.roots.AddCert(s.Ark)
+		return r, nil
+	}
+	return s
+}
+
+// signed makes a report whose signature is good, whatever it says.
+func signed(t *testing.T, s *sevtest.AmdSigner, edit func(report []byte)) []byte {
+	t.Helper()
+	raw := sevtest.CreateRawReport(&sevtest.TestReportOptions{Version: 4})
+	report := raw[:abi.ReportSize]
+	edit(report)
+	r, sig, err := s.Sign(abi.SignedComponent(report))
+	if err == nil {
+		err = abi.SetSignature(r, sig, report)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// One thing wrong at a time, under a good signature. The certificates are of
+// the chip 00.. and the TCB 0.
+func TestSNPChain(t *testing.T) {
+	s := ownRoots(t)
+	vlek := func(b []byte) { b[0x48] = 1 << 2 }
+	for name, c := range map[string]struct {
+		edit func(report []byte)
+		cert *x509.Certificate
+		time time.Time
+		want Status
+		says string
+	}{
+		"vcek":              {func([]byte) {}, s.Vcek, ownDay, Verified, "SEV-VCEK, SEV-Milan, ARK-Milan"},
+		"vlek":              {vlek, s.Vlek, ownDay, Verified, "SEV-VLEK, SEV-VLEK-Milan, ARK-Milan"},
+		"other_chip":        {func(b []byte) { b[0x1A0] = 1 }, s.Vcek, ownDay, Failed, "is of the chip 00"},
+		"vlek_has_no_chip":  {func(b []byte) { vlek(b); b[0x1A0] = 1 }, s.Vlek, ownDay, Verified, ""},
+		"older_firmware":    {func(b []byte) { b[0x180] = 1 }, s.Vcek, ownDay, Failed, "REPORTED_TCB is 0000000000000001"},
+		"vlek_old_firmware": {func(b []byte) { vlek(b); b[0x187] = 1 }, s.Vlek, ownDay, Failed, "REPORTED_TCB is 0100000000000000"},
+		"expired":           {func([]byte) {}, s.Vcek, ownDay.AddDate(30, 0, 0), Failed, "expired"},
+		"issuer_as_key":     {func([]byte) {}, s.Ask, ownDay, Failed, "SEV-Milan is no certificate of a VCEK"},
+		"vcek_for_vlek":     {vlek, s.Vcek, ownDay, Failed, "SEV-VCEK is no certificate of a VLEK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, err := Open(signed(t, s, c.edit), Options{Hardware: c.cert.Raw, Time: c.time})
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain, _ := q.Link(Chain)
+			if chain.Status != c.want || !strings.Contains(chain.Text, c.says) || q.Trusted() != (c.want == Verified) {
+				t.Errorf("%v, expected %s: %s", q.Links, c.want, c.says)
+			}
+			sig, _ := q.Link(Signature)
+			if byOther := strings.HasSuffix(name, "_key") || name == "vcek_for_vlek"; sig.Status != Verified && !byOther {
+				t.Errorf("%v", sig)
+			}
+		})
+	}
+}
+
+// The authority that stood in for AMD above means nothing otherwise.
+func TestSNPRootsAreAMDs(t *testing.T) {
+	s, err := sevtest.DefaultTestOnlyCertChain("Milan-B0", ownDay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hardware := slices.Concat(s.Vcek.Raw, s.Ask.Raw, s.Ark.Raw)
+	q, err := Open(signed(t, s, func([]byte) {}), Options{Hardware: hardware, Time: ownDay})
+	if err != nil || q.Trusted() {
+		t.Errorf("%+v %v", q, err)
+	}
+	r, err := amdRoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, issuer := range r.issuers {
+		if _, err := issuer.Verify(x509.VerifyOptions{Roots: r.roots, CurrentTime: ownDay}); err != nil {
+			t.Errorf("%s: %v", issuer.Subject.CommonName, err)
+		}
+	}
+}
+
+// An HCL report that is good to the last byte, and what of it may not change
+// even under a signature that is good again.
+func TestHCLUnderOwnRoots(t *testing.T) {
+	s := ownRoots(t)
+	runtime := []byte(`{"keys":[],"user-data":""}`)
+	for name, c := range map[string]struct {
+		edit func(report []byte)
+		want bool
+	}{
+		"good":             {func([]byte) {}, true},
+		"guest_asked":      {func(b []byte) { b[0x30] = 2 }, false},
+		"not_its_hash":     {func(b []byte) { b[0x50] ^= 1 }, false},
+		"more_than_a_hash": {func(b []byte) { b[0x50+63] = 1 }, false},
+	} {
+		report := signed(t, s, func(b []byte) {
+			copy(b[0x50:], hclHashes[1].AppendHash(nil, runtime))
+			c.edit(b)
+		})
+		hcl := slices.Concat([]byte("HCLA"), make([]byte, 28), report, make([]byte, 20), runtime)
+		for i, word := range []int{20 + len(runtime), 1, hclTypeSNP, 1, len(runtime)} {
+			binary.LittleEndian.PutUint32(hcl[hclData+4*i:], uint32(word))
+		}
+		q, err := Open(hcl, Options{Hardware: s.Vcek.Raw, Time: ownDay})
+		if err != nil || q.Trusted() != c.want || !q.Inside.Trusted() {
+			t.Errorf("%s: %+v %v", name, q, err)
+		}
+	}
+}
