@@ -1,0 +1,32 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"tallystick/lab"
+)
+
+func TestGuest(t *testing.T) {
+	g := lab.Machine{Firmware: lab.SeaBIOS, TPM: lab.NoTPM, Files: map[string][]byte{"/tmp/given": []byte("here")}}.Start(t)
+	if got := strings.TrimSpace(g.Run("uname", "-r")); got != g.Release() {
+		t.Errorf("uname -r: %q, hello said %q", got, g.Release())
+	}
+	if got := g.Get("/tmp/given"); string(got) != "here" {
+		t.Errorf("a file of the root disk: %q", got)
+	}
+	r := g.Exec(lab.Command{Args: []string{"sh", "-c", "cat; echo err >&2; exit 7"}, Stdin: []byte("in")})
+	if string(r.Stdout) != "in" || string(r.Stderr) != "err\n" || r.Status != 7 {
+		t.Errorf("exec: %+v", r)
+	}
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	g.Put("/tmp/big", big)
+	if !bytes.Equal(g.Get("/tmp/big"), big) {
+		t.Error("a megabyte came back altered")
+	}
+	t.Log(strings.Join(g.Console(), "\n"))
+	g.Stop()
+}

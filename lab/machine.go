@@ -1,0 +1,172 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"tallystick/lab/setup"
+)
+
+// Machine describes a machine. Its zero value has the newest kernel of
+// setup.Series, OVMF, a TPM with a CRB interface and the banks SHA-1, SHA-256 and
+// SHA-384, no IMA policy, two processors and 1 GiB.
+type Machine struct {
+	Kernel   string // a series of Debian's kernels: "6.1", "6.12", "7.3"
+	Firmware Firmware
+
+	TPM   TPM
+	Banks []string // "sha1", "sha256", "sha384", "sha512"
+
+	Append   string // to the kernel's command line
+	Policy   string // IMA policy, loaded by init before the root disk is there
+	Template string // ima_template=
+	Hash     string // ima_hash=
+
+	Modules []string // kernel modules that init loads, beside what it needs itself
+	// Files are put into the root disk, by absolute path. Those that begin as a
+	// program or a script are executable.
+	Files map[string][]byte
+
+	CPUs   int
+	Memory int // MiB
+	Disk   int // MiB, of the root disk; 256 if 0
+
+	// BootTime is how long the guest may take until it answers; 2 minutes if 0.
+	BootTime time.Duration
+}
+
+// Firmware is what a machine starts with, and how it comes to its kernel.
+type Firmware uint8
+
+const (
+	// OVMF, the UEFI firmware, gets the kernel from QEMU.
+	OVMF Firmware = iota
+	// SeaBIOS gets the kernel from QEMU.
+	SeaBIOS
+	// UKI: OVMF starts a unified kernel image, systemd's stub with the kernel,
+	// the initramfs and the command line, from a disk.
+	UKI
+	// SecureBoot: OVMF with Microsoft's keys starts shim, which starts GRUB,
+	// which starts the kernel, each signed.
+	SecureBoot
+)
+
+// TPM is a machine's TPM.
+type TPM uint8
+
+// The kinds of TPM: by their interface.
+const (
+	CRB TPM = iota
+	TIS
+	NoTPM
+)
+
+// TCB is the value of Append that makes the kernel measure by its built-in
+// policy: programs, what is mapped for execution, modules, and what root reads.
+const TCB = "ima_policy=tcb"
+
+// T is what a *testing.T has that the lab needs.
+type T interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Failed() bool
+	Cleanup(func())
+	Context() context.Context
+}
+
+// Start boots the machine and waits until it answers. The test's end ends it,
+// and shows the console's last lines if the test failed. Start skips the test
+// where a machine cannot be booted.
+func (m Machine) Start(t T) *Guest {
+	t.Helper()
+	m.setDefaults()
+	parts, err := m.find()
+	var missing *setup.MissingError
+	if errors.As(err, &missing) {
+		t.Skipf("no lab: %v", missing)
+	}
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	if err := takeLane(t); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "lab-") // sockets' paths are short
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	g := &Guest{t: t, machine: m, dir: dir, parts: parts, console: newConsole()}
+	t.Cleanup(g.cleanup)
+	if err := g.boot(); err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	return g
+}
+
+func (m *Machine) setDefaults() {
+	setIf := func(unset bool, set func()) {
+		if unset {
+			set()
+		}
+	}
+	setIf(m.Kernel == "", func() { m.Kernel = setup.Series[len(setup.Series)-1] })
+	setIf(m.Banks == nil, func() { m.Banks = []string{"sha1", "sha256", "sha384"} })
+	setIf(m.CPUs == 0, func() { m.CPUs = 2 })
+	setIf(m.Memory == 0, func() { m.Memory = 1024 })
+	setIf(m.Disk == 0, func() { m.Disk = 256 })
+	setIf(m.BootTime == 0, func() { m.BootTime = 2 * time.Minute })
+}
+
+// parts are the files that a machine is made of.
+type parts struct {
+	kernel  *setup.Kernel
+	loaders *setup.Loaders // nil where none is needed
+	init    []byte
+	labtpm  []byte
+}
+
+func (m *Machine) find() (*parts, error) {
+	if err := setup.Host(); err != nil {
+		return nil, err
+	}
+	kernel, err := setup.FindKernel(m.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{kernel: kernel}
+	if m.Firmware == UKI || m.Firmware == SecureBoot {
+		if p.loaders, err = setup.FindLoaders(); err != nil {
+			return nil, err
+		}
+	}
+	if p.init, err = build("./lab/guest/init"); err != nil {
+		return nil, err
+	}
+	p.labtpm, err = build("./lab/guest/labtpm")
+	return p, err
+}
+
+// cmdline returns the kernel's command line. The kernel restarts after a panic,
+// and QEMU then ends.
+func (m *Machine) cmdline() string {
+	args := []string{"console=ttyS0", "panic=-1"}
+	if m.Hash != "" {
+		args = append(args, "ima_hash="+m.Hash)
+	}
+	if m.Template != "" {
+		args = append(args, "ima_template="+m.Template)
+	}
+	if m.Append != "" {
+		args = append(args, m.Append)
+	}
+	return strings.Join(args, " ")
+}

@@ -1,0 +1,160 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tallystick/lab/internal/wire"
+	"tallystick/lab/setup"
+)
+
+// Debian's builds of OVMF. The .ms variables hold Microsoft's and so shim's
+// certificates, with Secure Boot on.
+const (
+	ovmfCode       = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars       = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ovmfSecureCode = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd"
+	ovmfSecureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+)
+
+// boot makes the machine's files in its folder, starts it, and waits until its
+// init answers.
+func (g *Guest) boot() error {
+	m, file := &g.machine, func(name string) string { return filepath.Join(g.dir, name) }
+	initramfs, err := m.initramfs(g.parts)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file("initramfs"), initramfs, 0o644); err != nil {
+		return err
+	}
+	if err := m.makeRootDisk(file("root.img"), g.parts); err != nil {
+		return err
+	}
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
+		"-m", fmt.Sprint(m.Memory), "-smp", fmt.Sprint(m.CPUs), "-serial", "stdio"}
+	accelerator, err := accelerator(g.parts)
+	if err != nil {
+		return err
+	}
+	args = append(args, accelerator...)
+	args = append(args, drive("root", file("root.img"))...)
+	firmware, err := g.firmware()
+	if err != nil {
+		return err
+	}
+	args = append(args, firmware...)
+	if m.TPM != NoTPM {
+		tpm, err := g.plugTPM()
+		if err != nil {
+			return err
+		}
+		args = append(args, tpm...)
+	}
+	port, err := g.listen()
+	if err != nil {
+		return err
+	}
+	return g.start(append(args, port...))
+}
+
+func drive(id, image string, more ...string) []string {
+	device := "virtio-blk-pci,drive=" + id
+	for _, m := range more {
+		device += "," + m
+	}
+	return []string{"-drive", "if=none,id=" + id + ",format=raw,cache=unsafe,file=" + image, "-device", device}
+}
+
+// firmware returns what starts the machine, and what brings its kernel.
+func (g *Guest) firmware() ([]string, error) {
+	m := &g.machine
+	direct := []string{"-kernel", g.parts.kernel.Image, "-initrd", filepath.Join(g.dir, "initramfs"), "-append", m.cmdline()}
+	switch m.Firmware {
+	case SeaBIOS:
+		return append(direct, "-M", "q35"), nil
+	case OVMF:
+		flash, err := g.flash(ovmfCode, ovmfVars)
+		return append(append(direct, "-M", "q35"), flash...), err
+	case UKI:
+		flash, err := g.flash(ovmfCode, ovmfVars)
+		if err != nil {
+			return nil, err
+		}
+		image, err := g.makeUKIDisk()
+		return append(append(flash, "-M", "q35"), drive("esp", image, "bootindex=0")...), err
+	case SecureBoot:
+		flash, err := g.flash(ovmfSecureCode, ovmfSecureVars)
+		if err != nil {
+			return nil, err
+		}
+		image, err := g.makeGRUBDisk()
+		flash = append(flash, "-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
+		return append(flash, drive("esp", image, "bootindex=0")...), err
+	}
+	return nil, fmt.Errorf("firmware %d is not known", m.Firmware)
+}
+
+// flash returns the firmware's code, and variables of the machine's own.
+func (g *Guest) flash(code, vars string) ([]string, error) {
+	content, err := os.ReadFile(vars)
+	if err != nil {
+		return nil, err
+	}
+	own := filepath.Join(g.dir, "vars.fd")
+	if err := os.WriteFile(own, content, 0o644); err != nil {
+		return nil, err
+	}
+	return []string{
+		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + code,
+		"-drive", "if=pflash,format=raw,unit=1,file=" + own,
+	}, nil
+}
+
+// plugTPM starts a TPM and returns the device that speaks to it.
+func (g *Guest) plugTPM() ([]string, error) {
+	dir := filepath.Join(g.dir, "tpm")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	tpm, socket, err := startTPM(dir, g.machine.Banks, g.console)
+	g.tpm = tpm
+	if err != nil {
+		return nil, err
+	}
+	device := "tpm-crb"
+	if g.machine.TPM == TIS {
+		device = "tpm-tis"
+	}
+	return []string{
+		"-chardev", "socket,id=tpm,path=" + socket,
+		"-tpmdev", "emulator,id=tpm0,chardev=tpm",
+		"-device", device + ",tpmdev=tpm0",
+	}, nil
+}
+
+// start starts QEMU, and returns when the guest has said hello.
+func (g *Guest) start(args []string) error {
+	qemu, err := setup.Program("qemu-system-x86_64")
+	if err != nil {
+		return err
+	}
+	g.console.start = time.Now()
+	if g.qemu, err = startProcess(g.console, qemu, args...); err != nil {
+		return err
+	}
+	return g.meet()
+}
+
+// portDevice is the virtio-serial port that the guest's init looks for.
+func portDevice(socket string) []string {
+	return []string{
+		"-device", "virtio-serial-pci",
+		"-chardev", "socket,id=lab,path=" + socket,
+		"-device", "virtserialport,chardev=lab,name=" + wire.Port,
+	}
+}
