@@ -4,7 +4,10 @@ package lab_test
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tallystick/lab"
@@ -27,6 +30,19 @@ func TestGuest(t *testing.T) {
 	if !bytes.Equal(g.Get("/tmp/big"), big) {
 		t.Error("a megabyte came back altered")
 	}
-	t.Log(strings.Join(g.Console(), "\n"))
+	if _, err := g.Read("/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := g.Write("/proc/sys/kernel/panic", []byte("no number")); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("what the kernel refuses: %v", err)
+	}
+	p := g.Spawn(lab.Command{Args: []string{"sleep", "1000"}})
+	g.Run("true") // meanwhile
+	p.Signal(syscall.SIGTERM)
+	if r, err := p.Wait(); err != nil || r.Status != -1 {
+		t.Errorf("a program that was ended: %+v, %v", r, err)
+	}
+	g.Shell("echo marked > /dev/console")
+	g.WaitConsole("marked$")
 	g.Stop()
 }

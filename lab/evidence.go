@@ -34,5 +34,6 @@ func (g *Guest) Quote(nonce []byte) *Evidence {
 // Where a guest's kernel has its logs.
 const (
 	BootLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
-	IMAList = "/sys/kernel/security/integrity/ima/binary_runtime_measurements"
+	IMADir  = "/sys/kernel/security/integrity/ima/"
+	IMAList = IMADir + "binary_runtime_measurements"
 )

@@ -125,6 +125,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 
+// Unwrap returns the error number, which errors.Is takes for fs.ErrNotExist too.
 func (e *Error) Unwrap() error {
 	if e.Errno == 0 {
 		return nil

@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -44,7 +46,6 @@ func workload() map[string][]byte {
 		"/opt/\xff\xfenon":                 []byte("c"),
 		"/opt/empty":                       nil,
 		"/opt/" + strings.Repeat("L", 250): []byte("d"),
-		"/opt/later":                       []byte("#!/bin/sh\necho later\n"),
 	}
 	for _, name := range []string{"one", "two", "three"} {
 		files["/opt/"+name] = []byte("#!/bin/sh\necho " + name + "\ncat /etc/passwd\n")
@@ -82,11 +83,17 @@ func TestReconcile(t *testing.T) {
 			evidence := g.Quote(nonce)
 			dir := t.TempDir()
 			logs := saveLogs(t, g, dir)
+			g.Put("/opt/later", []byte("#!/bin/sh\necho later\n"))
 			g.Run("/opt/later") // the list runs ahead of the quote
 			ahead := saveList(t, g, dir, "ahead.bin", lab.IMAList)
+			if n := strings.TrimSpace(string(g.Get(lab.IMADir + "violations"))); n == "0" {
+				t.Error("the kernel counted no violation")
+			}
 			g.Stop()
 
-			holdsValues(t, tally, evidence, logs)
+			for _, list := range logs[1:] {
+				holdsValues(t, tally, evidence, []string{logs[0], list})
+			}
 			for _, q := range evidence.Quotes {
 				flags := append(saveQuote(t, dir, evidence, q), test.flags...)
 				reconcile := func(status int, verdict string, nonce []byte, logs ...string) string {
@@ -94,7 +101,7 @@ func TestReconcile(t *testing.T) {
 					args := slices.Concat([]string{"reconcile", "--json"}, flags, []string{"--nonce", hex.EncodeToString(nonce)}, logs)
 					return runTally(t, tally, status, verdict, args...)
 				}
-				out := reconcile(0, "reconciled", nonce, logs...)
+				out := reconcile(0, "reconciled", nonce, logs[:2]...)
 				if strings.Contains(out, `"log-ahead"`) {
 					t.Errorf("%s %s: the list ran ahead of its quote", q.Key, q.Bank)
 				}
@@ -102,15 +109,22 @@ func TestReconcile(t *testing.T) {
 				if !strings.Contains(out, `"log-ahead"`) {
 					t.Errorf("%s %s: a longer list, and no register is ahead", q.Key, q.Bank)
 				}
-				reconcile(1, "untrusted", bytes.Repeat([]byte{7}, 32), logs...)
+				reconcile(1, "untrusted", bytes.Repeat([]byte{7}, 32), logs[:2]...)
 			}
 		})
 	}
 }
 
-// saveLogs saves the boot log and the IMA list, each bank's where there are some.
-func saveLogs(t *testing.T, g *lab.Guest, dir string) (logs []string) {
-	return []string{saveList(t, g, dir, "boot.bin", lab.BootLog), saveList(t, g, dir, "ima.bin", lab.IMAList)}
+// saveLogs saves the boot log and the IMA list, and then each bank's list where
+// the kernel has some, which is from 6.10 on.
+func saveLogs(t *testing.T, g *lab.Guest, dir string) []string {
+	logs := []string{saveList(t, g, dir, "boot.bin", lab.BootLog), saveList(t, g, dir, "ima.bin", lab.IMAList)}
+	for _, bank := range []string{"sha256", "sha384", "sha512"} {
+		if list, err := g.Read(lab.IMAList + "_" + bank); err == nil {
+			logs = append(logs, save(t, dir, "ima_"+bank+".bin", list))
+		}
+	}
+	return logs
 }
 
 func saveList(t *testing.T, g *lab.Guest, dir, name, path string) string {
@@ -124,6 +138,28 @@ func save(t *testing.T, dir, name string, content []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestNoTPM boots a machine whose kernel finds no TPM: IMA measures all the same,
+// and its boot_aggregate is of nothing (ima_init.c, ima_add_boot_aggregate).
+func TestNoTPM(t *testing.T) {
+	tally := tallyCommand(t)
+	g := lab.Machine{Firmware: lab.SeaBIOS, TPM: lab.NoTPM, Append: lab.TCB, Template: "ima-ng", Files: workload()}.Start(t)
+	work(g)
+	if _, err := g.Read(lab.BootLog); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a boot log without a TPM: %v", err)
+	}
+	list := saveList(t, g, t.TempDir(), "ima.bin", lab.IMAList)
+	count := strings.TrimSpace(string(g.Get(lab.IMADir + "runtime_measurements_count")))
+	g.Stop()
+	first, _, _ := strings.Cut(runTally(t, tally, 0, "", "show", "--json", list), "\n")
+	if zeros := strings.Repeat("0", 64); !strings.Contains(first, "boot_aggregate") || !strings.Contains(first, zeros) {
+		t.Errorf("the first entry is %s", first)
+	}
+	out := runTally(t, tally, 0, "", "replay", "--json", "--bank", "sha256", list)
+	if !strings.Contains(out, `"events":`+count) {
+		t.Errorf("the kernel counted %s entries, and tally says %s", count, out)
+	}
 }
 
 // saveQuote saves a quote and returns tally's flags for it.
