@@ -113,10 +113,10 @@ func parseGoAttestation(data []byte) (*tpmBundle, error) {
 func goPCRValues(pcrs []goPCR) (rtmr.Values, error) {
 	values := rtmr.Values{}
 	for i, pcr := range pcrs {
-		register, ok := rtmr.PCR(pcr.Index).Register()
-		if pcr.Index < 0 || !ok {
+		if pcr.Index < 0 || pcr.Index >= rtmr.NumPCRs {
 			return nil, fmt.Errorf("PCRs[%d].Index: %d, expected 0 to %d", i, pcr.Index, rtmr.NumPCRs-1)
 		}
+		register, _ := rtmr.PCR(pcr.Index).Register()
 		alg, ok := bankOf(pcr.DigestAlg)
 		if !ok {
 			return nil, fmt.Errorf("PCRs[%d].DigestAlg: %d, expected 3 (sha1), 5 (sha256), 6 (sha384) or 7 (sha512)", i, uint(pcr.DigestAlg))
