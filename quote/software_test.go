@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha3"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
@@ -29,13 +30,55 @@ type softwareKey struct {
 	unrestricted bool
 }
 
-// generate makes a key of a kind once: RSA keys take long.
+// The keys are the same in every process, for fuzzing has several: a seed that
+// one of them signed is to verify in the others.
 var (
-	rsa1024 = sync.OnceValue(func() crypto.Signer { k, _ := rsa.GenerateKey(rand.Reader, 1024); return k })
-	rsa2048 = sync.OnceValue(func() crypto.Signer { k, _ := rsa.GenerateKey(rand.Reader, 2048); return k })
-	ecc256  = sync.OnceValue(func() crypto.Signer { k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader); return k })
-	ecc384  = sync.OnceValue(func() crypto.Signer { k, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader); return k })
+	rsa1024 = sync.OnceValue(func() crypto.Signer { return fixedRSA("short", 1024) })
+	rsa2048 = sync.OnceValue(func() crypto.Signer { return fixedRSA("long", 2048) })
+	ecc256  = sync.OnceValue(func() crypto.Signer { return fixedECC("ecc", elliptic.P256()) })
+	ecc384  = sync.OnceValue(func() crypto.Signer { return fixedECC("ecc", elliptic.P384()) })
 )
+
+// stream returns n bytes that depend on the label alone.
+func stream(label string, n int) []byte {
+	b := make([]byte, n)
+	sha3.NewCSHAKE128(nil, []byte(label)).Read(b)
+	return b
+}
+
+func fixedECC(label string, curve elliptic.Curve) *ecdsa.PrivateKey {
+	scalar := stream(label, (curve.Params().BitSize+7)/8)
+	scalar[0] &= 0x7f // below the curve's order
+	key, err := ecdsa.ParseRawPrivateKey(curve, scalar)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+func fixedRSA(label string, bits int) *rsa.PrivateKey {
+	p, q := fixedPrime(label+" p", bits/2), fixedPrime(label+" q", bits/2)
+	one, e := big.NewInt(1), big.NewInt(65537)
+	phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
+	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Mul(p, q), E: 65537}, D: e.ModInverse(e, phi), Primes: []*big.Int{p, q}}
+	key.Precompute()
+	if err := key.Validate(); err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// fixedPrime returns the first prime at or after a number whose two highest bits
+// are set, so that a product of two has all bits.
+func fixedPrime(label string, bits int) *big.Int {
+	b := stream(label, bits/8)
+	b[0] |= 0xc0
+	b[len(b)-1] |= 1
+	p := new(big.Int).SetBytes(b)
+	for ; !p.ProbablyPrime(20); p.Add(p, big.NewInt(2)) {
+	}
+	return p
+}
 
 func software(t testing.TB, key func() crypto.Signer) *softwareKey {
 	t.Helper()
