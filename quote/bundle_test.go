@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-attestation/attest"
+	snpabi "github.com/google/go-sev-guest/abi"
+	snppb "github.com/google/go-sev-guest/proto/sevsnp"
 	tdxabi "github.com/google/go-tdx-guest/abi"
 	tdxpb "github.com/google/go-tdx-guest/proto/tdx"
 	attestpb "github.com/google/go-tpm-tools/proto/attest"
@@ -200,7 +202,7 @@ func TestMalformedBundles(t *testing.T) {
 		v    any
 		want string
 	}{
-		"no_quotes":     {map[string]any{"Public": public, "Quotes": []any{}}, "Quotes: none"},
+		"no_quotes":     {map[string]any{"Public": public, "Quotes": []any{}}, "0 quotes, expected 1 to 64"},
 		"pcr_24":        {map[string]any{"Public": public, "Quotes": []any{map[string]any{}}, "PCRs": []any{map[string]any{"Index": 24}}}, "PCRs[0].Index: 24"},
 		"pcr_-1":        {map[string]any{"Public": public, "Quotes": []any{map[string]any{}}, "PCRs": []any{map[string]any{"Index": -1}}}, "PCRs[0].Index: -1"},
 		"pcr_2^32":      {map[string]any{"Public": public, "Quotes": []any{map[string]any{}}, "PCRs": []any{map[string]any{"Index": 1 << 32, "DigestAlg": 5}}}, "PCRs[0].Index: 4294967296"},
@@ -209,7 +211,7 @@ func TestMalformedBundles(t *testing.T) {
 		"no_base64":     {map[string]any{"Public": "!", "Quotes": []any{}}, "base64"},
 		"quotes_a_text": {map[string]any{"Public": public, "Quotes": []any{7}}, "a JSON number"},
 		"tpm12":         {map[string]any{"TPMVersion": 1, "Public": public, "Quotes": []any{}}, "TPM 1.2"},
-		"key_cut_off":   {map[string]any{"Public": public[:40], "Quotes": []any{}}, "Public: "},
+		"key_cut_off":   {map[string]any{"Public": public[:40], "Quotes": []any{}}, "the field Public: "},
 	} {
 		_, err := quote.Open(mustJSON(t, test.v), quote.Options{})
 		if err == nil || !strings.Contains(err.Error(), test.want) {
@@ -288,16 +290,53 @@ func TestAKCert(t *testing.T) {
 	status(t, open(t, marshal(a), opts), quote.Chain, quote.Verified, "")
 }
 
-// TestTDXInside: a TDX quote beside the TPM's is put together byte for byte.
-func TestTDXInside(t *testing.T) {
+// tdxQuote is a quote of go-tdx-guest's test data, in the form in which
+// go-tpm-tools holds it.
+func tdxQuote(t testing.TB) *tdxpb.QuoteV4 {
+	t.Helper()
 	raw := testlogs.Read(t, filepath.Join(testlogs.ModuleDir(t, testlogs.GoTDXGuest), "testing", "testdata", "ccel", "cos-113-tdx-quote.dat"))
 	parsed, err := tdxabi.QuoteToProto(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parsed.(*tdxpb.QuoteV4)
+}
+
+// snpReport is a report of zeros but for what makes it one.
+func snpReport(t testing.TB) *snppb.Attestation {
+	t.Helper()
+	raw := make([]byte, snpabi.ReportSize)
+	raw[0], raw[0x34], raw[0xa] = 2, 1, 2 // version, signature algorithm, the policy's reserved bit
+	report, err := snpabi.ReportToProto(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &snppb.Attestation{Report: report, CertificateChain: &snppb.CertificateChain{VcekCert: []byte("no certificate")}}
+}
+
+// TestSNPInside: an SNP report beside the TPM's quote; what does not sign the
+// TPM's key is said.
+func TestSNPInside(t *testing.T) {
+	a := newBundle(t).goTPMTools(t)
+	a.TeeAttestation = &attestpb.Attestation_SevSnpAttestation{SevSnpAttestation: snpReport(t)}
+	data, err := proto.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := quote.Open(data, quote.Options{})
+	if err != nil {
+		return // an opener for SNP reports wants a certificate
+	}
+	if q.Inside == nil && !strings.Contains(fact(q, "sev_snp_attestation"), "1184 bytes") {
+		t.Errorf("%v", q.Facts)
+	}
+}
+
+// TestTDXInside: a TDX quote beside the TPM's is put together byte for byte.
+func TestTDXInside(t *testing.T) {
 	b := newBundle(t)
 	a := b.goTPMTools(t)
-	a.TeeAttestation = &attestpb.Attestation_TdxAttestation{TdxAttestation: parsed.(*tdxpb.QuoteV4)}
+	a.TeeAttestation = &attestpb.Attestation_TdxAttestation{TdxAttestation: tdxQuote(t)}
 	data, err := proto.Marshal(a)
 	if err != nil {
 		t.Fatal(err)

@@ -298,6 +298,30 @@ func TestSchemes(t *testing.T) {
 	}
 }
 
+// TestDigestOfAnotherHash: the signature is good, but no TPM signs so: it hashes
+// the registers and the attestation in one hash.
+func TestDigestOfAnotherHash(t *testing.T) {
+	values := valuesOf(rtmr.SHA256)
+	weak, strong := softwareScheme(t, "rsassa", rtmr.SHA1), softwareScheme(t, "rsassa", rtmr.SHA256)
+	attest := weak.attest(allOf(rtmr.SHA256), nil, values)
+	q := open(t, attest, quote.Options{Signature: strong.sign(t, attest), Key: strong.forms(t)["PEM"]})
+	status(t, q, quote.Signature, quote.Failed, "pcrDigest has 20 bytes, and the scheme's hash gives 32")
+	if q.Trusted() {
+		t.Error("trusted")
+	}
+	// Nor with another hash or scheme than the one that the key has.
+	attest = weak.attest(allOf(rtmr.SHA256), nil, values)
+	q = open(t, attest, quote.Options{Signature: weak.sign(t, attest), Key: strong.tpmtPublic()})
+	status(t, q, quote.Signature, quote.Failed, "the key's own hash is sha256")
+	q = open(t, attest, quote.Options{Signature: weak.sign(t, attest), Key: softwareScheme(t, "rsapss", rtmr.SHA1).tpmtPublic()})
+	status(t, q, quote.Signature, quote.Failed, "the key's own scheme is rsapss")
+	q = open(t, attest, quote.Options{Signature: weak.sign(t, attest), Key: weak.tpmtPublic()})
+	status(t, q, quote.Signature, quote.Verified, "rsassa with sha1")
+	if len(q.Warnings) != 1 || !strings.Contains(q.Warnings[0], "sha1") {
+		t.Errorf("warnings %q", q.Warnings)
+	}
+}
+
 // TestKeyAttributes: a key that may sign what its owner made up is told.
 func TestKeyAttributes(t *testing.T) {
 	key := software(t, ecc256)

@@ -172,6 +172,19 @@ func FuzzGoTPMTools(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`quotes: {}`))
+	a := &attestpb.Attestation{AkPub: b.key.tpmtPublic(), Quotes: b.goTPMTools(f).Quotes[:1]}
+	for _, tee := range []func(){
+		func() { a.TeeAttestation = &attestpb.Attestation_TdxAttestation{TdxAttestation: tdxQuote(f)} },
+		func() { a.TeeAttestation = &attestpb.Attestation_TdxAttestation{} },
+		func() { a.TeeAttestation = &attestpb.Attestation_SevSnpAttestation{SevSnpAttestation: snpReport(f)} },
+		func() { a.TeeAttestation = &attestpb.Attestation_SevSnpAttestation{} },
+	} {
+		tee()
+		if data, err = proto.Marshal(a); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
 	fuzzBundle(f)
 }
 
