@@ -21,10 +21,10 @@ var goHash = map[rtmr.Alg]crypto.Hash{rtmr.SHA1: crypto.SHA1, rtmr.SHA256: crypt
 
 // checkquote runs tpm2_checkquote, which takes a key as TPM2B_PUBLIC,
 // TPMT_PUBLIC or PEM, and an absent nonce for an empty one.
-func checkquote(t testing.TB, command string, message, signature, key, nonce []byte) (string, error) {
+func checkquote(t testing.TB, command string, message, signature, key, nonce []byte, more ...string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"-g", "sha256", "-q", hex.EncodeToString(nonce)}
+	args := append([]string{"-g", "sha256", "-q", hex.EncodeToString(nonce)}, more...)
 	for flag, data := range map[string][]byte{"-m": message, "-s": signature, "-u": key} {
 		path := filepath.Join(dir, flag[1:])
 		if err := os.WriteFile(path, data, 0o600); err != nil {

@@ -322,6 +322,27 @@ func TestDigestOfAnotherHash(t *testing.T) {
 	}
 }
 
+// TestSignatureCutOff: at every length, and with bytes after it.
+func TestSignatureCutOff(t *testing.T) {
+	for _, key := range []*softwareKey{software(t, ecc256), software(t, rsa2048)} {
+		attest := key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256))
+		for _, signature := range [][]byte{key.sign(t, attest), key.plain(t, attest)} {
+			for n := range len(signature) + 2 {
+				cut := append(bytes.Clone(signature), 0)
+				if n == len(signature) {
+					continue
+				}
+				q, err := quote.Open(attest, quote.Options{Signature: cut[:min(n, len(cut))], Key: key.tpmtPublic()})
+				if err == nil {
+					if l, _ := q.Link(quote.Signature); l.Status == quote.Verified || q.Trusted() {
+						t.Errorf("%d of %d bytes verify: %s", n, len(signature), l.Text)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestKeyAttributes: a key that may sign what its owner made up is told.
 func TestKeyAttributes(t *testing.T) {
 	key := software(t, ecc256)

@@ -81,14 +81,13 @@ func marshaled(selection []bank, values rtmr.Values) []byte {
 	return b
 }
 
-// TestTPM2ToolsPCRs: both formats, which TestSwtpm holds against the tools', and
-// tpm2_checkquote reads here.
+// TestTPM2ToolsPCRs: both formats, to the last byte. TestSwtpm reads what the
+// tools wrote, and TestCheckquotePCRs has them read what is put together here.
 func TestTPM2ToolsPCRs(t *testing.T) {
 	held := valuesOf(rtmr.SHA1, rtmr.SHA256)
 	selection := []bank{{rtmr.SHA256, 3, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}, {rtmr.SHA1, 4, []int{23}}}
 	key := software(t, ecc256)
 	attest := key.attest(selection, []byte("n"), held)
-	dir := t.TempDir()
 	for name, data := range map[string][]byte{"serialized": serialized(selection, held), "marshaled": marshaled(selection, held)} {
 		values, err := quote.ParseTPM2ToolsPCRs(data)
 		if err != nil {
@@ -110,9 +109,39 @@ func TestTPM2ToolsPCRs(t *testing.T) {
 		if v, err := quote.ParseTPM2ToolsPCRs(append(bytes.Clone(data), 0)); err == nil {
 			t.Errorf("%s and a byte: %v", name, v)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+	}
+}
+
+// TestCheckquotePCRs: tpm2_checkquote takes the same file for the quote's values,
+// and not with one value changed.
+func TestCheckquotePCRs(t *testing.T) {
+	command := tool(t, "tpm2_checkquote", "tpm2-tools")
+	held := valuesOf(rtmr.SHA1, rtmr.SHA256)
+	selection := []bank{{rtmr.SHA256, 3, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}, {rtmr.SHA1, 4, []int{23}}}
+	key := software(t, ecc256)
+	attest := key.attest(selection, []byte("n"), held)
+	file := serialized(selection, held)
+	for _, test := range []struct {
+		pcrs []byte
+		want quote.Status
+	}{{file, quote.Verified}, {flip(file, 150), quote.Failed}} {
+		path := filepath.Join(t.TempDir(), "pcrs")
+		if err := os.WriteFile(path, test.pcrs, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		out, err := checkquote(t, command, attest, key.sign(t, attest), key.tpmtPublic(), []byte("n"), "-f", path)
+		if (err == nil) != (test.want == quote.Verified) {
+			t.Errorf("%s: tpm2_checkquote: %v\n%s", test.want, err, out)
+		}
+		values, err := quote.ParseTPM2ToolsPCRs(test.pcrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := open(t, attest, quote.Options{})
+		if err := q.Bind(values); err != nil {
+			t.Fatal(err)
+		}
+		status(t, q, quote.Binding, test.want, "")
 	}
 }
 
