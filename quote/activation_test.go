@@ -31,7 +31,13 @@ func ekPublic(t testing.TB, template tpm2.TPMTPublic, public crypto.PublicKey) [
 // is decrypted with the endorsement key, as a TPM does.
 func record(t testing.TB, ak *softwareKey, ek *rsa.PrivateKey) quote.Activation {
 	t.Helper()
-	area := ekPublic(t, tpm2.RSAEKTemplate, ek.Public())
+	return recordOf(t, ak, ek, tpm2.RSAEKTemplate, crypto.SHA256)
+}
+
+// recordOf is record for an endorsement key of another template.
+func recordOf(t testing.TB, ak *softwareKey, ek *rsa.PrivateKey, template tpm2.TPMTPublic, hash crypto.Hash) quote.Activation {
+	t.Helper()
+	area := ekPublic(t, template, ek.Public())
 	parsed, err := tpm2.Unmarshal[tpm2.TPMTPublic](area)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +56,7 @@ func record(t testing.TB, ak *softwareKey, ek *rsa.PrivateKey) quote.Activation 
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed, err := rsa.DecryptOAEP(crypto.SHA256.New(), nil, ek, encrypted, []byte("IDENTITY\x00"))
+	seed, err := rsa.DecryptOAEP(hash.New(), nil, ek, encrypted, []byte("IDENTITY\x00"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +118,30 @@ func TestActivation(t *testing.T) {
 			status(t, q, quote.Chain, test.status, test.word)
 		})
 	}
+}
+
+// TestActivationTemplates: a credential is protected by the endorsement key's own
+// hash and cipher, which its certificate does not say.
+func TestActivationTemplates(t *testing.T) {
+	ak, ek := software(t, ecc256), rsa2048().(*rsa.PrivateKey)
+	attest := ak.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256))
+	root := newAuthority(t, "manufacturer")
+	opts := quote.Options{Signature: ak.sign(t, attest), Key: ak.tpmtPublic(), EKCert: root.issue(t, ek.Public(), ekCertificate), EKRoots: root.pem(), Time: epoch}
+	strong := tpm2.RSAEKTemplate
+	strong.NameAlg = tpm2.TPMAlgSHA384
+	strong.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{KeyBits: 2048, Symmetric: tpm2.TPMTSymDefObject{
+		Algorithm: tpm2.TPMAlgAES, KeyBits: tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(256)), Mode: tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB)}})
+	a := recordOf(t, ak, ek, strong, crypto.SHA384)
+	opts.Activation = mustJSON(t, a)
+	status(t, open(t, attest, opts), quote.Chain, quote.Verified, "its credential is what")
+	a.EKPublic = nil // taken for one of the low range
+	opts.Activation = mustJSON(t, a)
+	status(t, open(t, attest, opts), quote.Chain, quote.Failed, "credential is not what")
+
+	a = record(t, ak, ek)
+	a.EKPublic = software(t, rsa2048).tpmtPublic() // the same key as one that signs
+	opts.Activation = mustJSON(t, a)
+	status(t, open(t, attest, opts), quote.Chain, quote.Failed, "symmetric.algorithm: 0x0010, expected 0x0006")
 }
 
 // TestActivationOfACapture: the credential is made by go-tpm's older code, which
