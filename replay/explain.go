@@ -142,7 +142,7 @@ func (s *search) setValueGoal(t *tape, b *strip, want []byte) {
 		s.matching[t.reg] = append(s.matching[t.reg], b.alg)
 		return
 	}
-	s.goals = append(s.goals, &goal{name: goalName(t.reg, []rtmr.Alg{b.alg}), reg: t.reg, alg: b.alg, tape: t, want: want})
+	s.goals = append(s.goals, &goal{name: goalName(t.reg, []rtmr.Alg{b.alg}), reg: t.reg, alg: b.alg, orig: t, tape: t, want: want})
 }
 
 // matches reports whether a register needs no explanation: the log, or a part
@@ -173,7 +173,7 @@ func (s *search) setCompositeGoals(of int, c rtmr.Composite, values rtmr.Values)
 		if !ok || !d.folds(t) {
 			continue
 		}
-		g := &goal{reg: t.reg, tape: t, digest: d}
+		g := &goal{reg: t.reg, orig: t, tape: t, digest: d}
 		g.alg = d.slots[0].alg
 		g.name = goalName(t.reg, g.banks()) + " under the quote's digest"
 		if g.reach(t) >= 0 {

@@ -132,7 +132,7 @@ func blockMissing(d int) local {
 }
 
 func headMissing(t *tape, s *strip, i int, e *edit) bool {
-	if i == 0 || i >= len(t.steps) {
+	if i < 2 || i >= len(t.steps) {
 		return false
 	}
 	e.add(fault{kind: FaultHeadMissing, at: 0, n: i}, 0, i)

@@ -25,7 +25,7 @@ var basic = slices.Concat(swaps, doubled, foreign[:1])
 func (s *search) plan(g *goal) {
 	n := len(g.tape.steps)
 	wholes := s.wholes(g.tape)
-	s.add(&job{goal: g, name: "profiles, and faults of whole logs", units: len(wholes),
+	s.add(&job{goal: g, name: "profiles, and faults of whole logs", likely: true, units: len(wholes),
 		cost: float64(len(wholes)) * float64(n+1) * 4 * g.foldTime(),
 		run: func(p *prober, unit int) {
 			if p.edit.reset(); wholes[unit](p.tape, &p.edit) {
@@ -33,12 +33,12 @@ func (s *search) plan(g *goal) {
 			}
 		}})
 	near := max(g.floor, n-nearEnd)
-	all := slices.Concat(swaps, doubled, alters, foreign) // 11 of them
+	all := slices.Concat(swaps, doubled, foreign, alters) // 11 of them
 	s.sweep(g, fmt.Sprintf("single faults in the last %d entries", n-near), nil, all, near, n)
 	s.add(capped(g))
 	s.sweep(g, "swaps of neighbours", nil, swaps, g.floor, near-1)
 	s.sweep(g, "entries not extended, or extended twice", nil, doubled, g.floor, near-1)
-	s.sweep(g, "altered digests of one bank, and digests of zeros or separators that no log has", nil, slices.Concat(alters, foreign), g.floor, near-1)
+	s.sweep(g, "altered digests of one bank, and digests of zeros or separators that no log has", nil, slices.Concat(foreign, alters), g.floor, near-1)
 	if g.floor == 0 {
 		s.sweep(g, "a beginning of the log that was not extended", nil, []local{{1, headMissing}}, 1, n-1)
 	}

@@ -40,6 +40,7 @@ type job struct {
 	// base, if not nil, is a fault that is taken for granted: the job's edits
 	// are of the tape that it makes.
 	base    whole
+	likely  bool // it is tried first
 	several bool // it tries more faults than one
 	theme   *theme
 }
@@ -47,7 +48,10 @@ type job struct {
 // rank orders jobs. Several faults are tried late, so that where one of them
 // would do, that one has been found.
 func (j *job) rank() float64 {
-	if j.several {
+	switch {
+	case j.likely:
+		return 0
+	case j.several:
 		return 50 * j.cost
 	}
 	return j.cost
@@ -264,8 +268,11 @@ func (s *search) hit(j *job, base *edit, t *tape, hits []*edit) {
 }
 
 // contradicting returns the banks that fold to their values without the edits
-// and not with them.
+// and not with them. Digests that are altered may be so in one bank alone.
 func (s *search) contradicting(g *goal, edited *tape) (banks []rtmr.Alg) {
+	if !slices.ContainsFunc(g.edits, func(e Edit) bool { return !e.Kind.ofOneBank() }) {
+		return nil
+	}
 	for _, alg := range s.matching[g.reg] {
 		was, is := g.orig.bank(alg), edited.bank(alg)
 		if was != nil && is != nil && is.find(s.quoted[alg][g.reg], min(1, len(edited.steps))) < 0 {

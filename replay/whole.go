@@ -24,6 +24,12 @@ const (
 	FaultOtherLog        FaultKind = "other-log"    // or in its place
 )
 
+// ofOneBank reports whether a fault is of a bank's digests, so that other banks
+// say nothing about it.
+func (k FaultKind) ofOneBank() bool {
+	return k == FaultPaddedSHA1 || k == FaultComputed || k == FaultAltered || k == FaultReplaced
+}
+
 // whole is a fault of a whole log. It makes no edit where the log gives no
 // occasion for it.
 type whole func(t *tape, e *edit) (ok bool)
