@@ -115,12 +115,12 @@ func (a *Activation) verify(key *tpmKey) (said string, err error) {
 		return "", errors.New("the secret that came back is not the one that was sent")
 	}
 	if len(a.Seed) == 0 {
-		return "an activation record ties the key to it, on the verifier's own word: without the seed its credential cannot be computed again", nil
+		return "an activation record ties the key to the endorsement key, on the verifier's own word: without the seed its credential cannot be computed again", nil
 	}
 	if err := a.recompute(ek, name); err != nil {
 		return "", err
 	}
-	return "an activation record ties the key to it: its credential is what the seed, the key's name and the secret give", nil
+	return "an activation record ties the key to the endorsement key: its credential is what the seed, the key's name and the secret give", nil
 }
 
 // endorsementKey returns the endorsement key, by its structure where that is known.

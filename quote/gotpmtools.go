@@ -59,7 +59,10 @@ func openGoTPMTools(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q, q.hold(a, opts)
+	if err := q.hold(a, opts); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 func parseGoTPMTools(data []byte) (*attestpb.Attestation, error) {
@@ -94,9 +97,6 @@ func bundleOf(a *attestpb.Attestation) (*tpmBundle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("quotes[%d].pcrs: %w", i, err)
 		}
-	}
-	if len(b.quotes) == 0 {
-		return nil, errors.New("quotes: none")
 	}
 	if log := a.GetEventLog(); len(log) > 0 {
 		b.logs = append(b.logs, Log{"event_log", log})

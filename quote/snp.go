@@ -311,21 +311,4 @@ func snpVerify(leaf *x509.Certificate, with []*x509.Certificate, now time.Time) 
 	return chains[0], nil
 }
 
-// fieldNonce holds a field of 64 bytes against the verifier's nonce, which is
-// followed by zeros where it is shorter.
-func fieldNonce(field string, data rtmr.Hex, nonce []byte) (Link, error) {
-	switch {
-	case len(nonce) == 0:
-		return Link{Nonce, NotChecked, fmt.Sprintf("no nonce given; %s is %s", field, data)}, nil
-	case len(nonce) > len(data):
-		return Link{}, fmt.Errorf("the nonce has %d bytes, and %s has room for %d", len(nonce), field, len(data))
-	}
-	want := make(rtmr.Hex, len(data))
-	copy(want, nonce)
-	if !bytes.Equal(want, data) {
-		return Link{Nonce, Failed, fmt.Sprintf("%s is %s, expected %s", field, data, want)}, nil
-	}
-	return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes", field, len(nonce))}, nil
-}
-
 func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }

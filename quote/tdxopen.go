@@ -18,7 +18,7 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	nonce, err := tdxNonce(p.REPORTDATA, opts.Nonce)
+	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err
 	}

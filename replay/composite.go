@@ -137,7 +137,6 @@ type compositeSearch struct {
 	values rtmr.Values
 	hist   map[*track][]byte
 	at     map[*track]int
-	cut    map[*track]int // events at the hit
 }
 
 // set puts a track to its value after n events.

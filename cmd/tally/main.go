@@ -36,7 +36,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newReconcile(), newConvert(), newDiff(), newDemo(), newMan())
+	root.AddCommand(newShow(), newReplay(), newReconcile(), newExplain(), newConvert(), newDiff(), newDemo(), newMan())
 	return root
 }
 

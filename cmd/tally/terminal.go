@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -51,4 +52,18 @@ type barred struct {
 func (b *barred) Close() error {
 	b.bar.Finish()
 	return b.Reader.Close()
+}
+
+// searchProgress shows how far a search is, on standard error if that is a
+// terminal; nil if not. It goes when the search is done.
+func searchProgress() (tell func(done, total uint64), end func()) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		return nil, func() {}
+	}
+	bar := progressbar.NewOptions64(1, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription("searching, hashes"),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+	return func(done, total uint64) {
+		bar.ChangeMax64(int64(min(total, math.MaxInt64)))
+		bar.Set64(int64(min(done, total, math.MaxInt64)))
+	}, func() { bar.Finish() }
 }

@@ -171,8 +171,8 @@ func (r *verdictReport) printFindings(w io.Writer) {
 	registers := map[string][]string{}
 	searchable := false
 	for _, o := range r.Registers {
-		if o.Finding == nil {
-			continue
+		if o.Finding == nil || r.Search != nil && o.Text != o.Finding.Text {
+			continue // or below, with the search
 		}
 		text := o.Finding.Text
 		if registers[text] == nil {
@@ -181,10 +181,9 @@ func (r *verdictReport) printFindings(w io.Writer) {
 		registers[text] = append(registers[text], o.Alg.String()+":"+o.Register.String())
 		searchable = searchable || o.Status == replay.Mismatch
 	}
-	if len(texts)+len(r.Findings) == 0 {
-		return
+	if len(texts)+len(r.Findings) > 0 {
+		fmt.Fprintln(w, "\nFindings")
 	}
-	fmt.Fprintln(w, "\nFindings")
 	for _, text := range texts {
 		fmt.Fprintf(w, "  %s: %s\n", strings.Join(registers[text], ", "), text)
 	}
