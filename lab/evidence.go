@@ -31,12 +31,6 @@ func (g *Guest) Quote(nonce []byte) *Evidence {
 	return &e
 }
 
-// TSMDir is where labtsm has its registers, and where TDX has them.
-const TSMDir = "/sys/devices/virtual/misc/tdx_guest/measurements/"
-
-// TSMParam is the folder of labtsm's parameters: "fail", "fail_late", ..
-const TSMParam = "/sys/module/labtsm/parameters/"
-
 // Where a guest's kernel has its logs.
 const (
 	BootLog = "/sys/kernel/security/tpm0/binary_bios_measurements"

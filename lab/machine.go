@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"tallystick/lab/labtsm"
 	"tallystick/lab/setup"
 )
 
@@ -173,7 +172,7 @@ func (m *Machine) find() (*parts, error) {
 		return nil, err
 	}
 	if m.TSM {
-		file, err := kernel.BuildModule("labtsm", labtsm.Source)
+		file, err := BuildTSM(kernel)
 		if err != nil {
 			return nil, err
 		}

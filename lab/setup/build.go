@@ -95,7 +95,7 @@ func (k *Kernel) headers() (string, error) {
 			if len(names) == 0 {
 				return &MissingError{What: pkg, Why: "the mirror has it no more; remove the kernel from the cache, " + k.Root}
 			}
-			return a.debootstrap(tmp, k.suite(), "make", pkg)
+			return a.debootstrap(tmp, k.suite(), "gcc", "make", pkg)
 		})
 	})
 }

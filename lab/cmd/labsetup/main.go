@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 
-	"tallystick/lab/labtsm"
+	"tallystick/lab"
 	"tallystick/lab/setup"
 )
 
@@ -40,6 +40,6 @@ func run() error {
 	if _, err := setup.FindLoaders(); err != nil {
 		return err
 	}
-	_, err := newest.BuildModule("labtsm", labtsm.Source)
+	_, err := lab.BuildTSM(newest)
 	return err
 }
