@@ -1,4 +1,4 @@
-.PHONY: build test lint fuzz bench vuln demo
+.PHONY: build test lab lint fuzz bench vuln demo
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
@@ -6,8 +6,14 @@ FUZZTIME = 1m
 build:
 	go build -o tally ./cmd/tally
 
+# As root on Debian this needs nothing else; elsewhere tests skip what is missing.
 test:
+	go run ./lab/cmd/labsetup -if-possible
 	go test $(TESTFLAGS) ./...
+
+# Finds, or installs and downloads, what the lab boots machines with; once.
+lab:
+	go run ./lab/cmd/labsetup
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,4 +76,10 @@ func (c *console) wait(ctx context.Context, re *regexp.Regexp, ended <-chan stru
 			return "", fmt.Errorf("no line of the console matched %q: %w", re, ctx.Err())
 		}
 	}
+}
+
+// has reports whether a line has the text in it.
+func (c *console) has(text string) bool {
+	lines, _ := c.all()
+	return slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, text) })
 }

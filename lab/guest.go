@@ -263,6 +263,11 @@ func (g *Guest) cleanup() {
 		lines := g.Console()
 		g.t.Logf("the guest's console:\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	}
+	g.end()
+}
+
+// end ends what runs.
+func (g *Guest) end() {
 	g.qemu.kill()
 	g.tpm.kill()
 	if g.listener != nil {

@@ -35,9 +35,10 @@ func (m *Machine) initramfs(p *parts) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		file := path.Join("/lab/modules", module.Name+".ko")
-		boot.Modules = append(boot.Modules, file)
-		a.file(file, 0o644, content)
+		addModule(&a, &boot, module.Name, content, "")
+	}
+	if p.labtsm != nil {
+		addModule(&a, &boot, "labtsm", p.labtsm, m.TSMParams)
 	}
 	if m.Policy != "" {
 		a.file(wire.PolicyFile, 0o644, []byte(m.Policy))
@@ -48,6 +49,12 @@ func (m *Machine) initramfs(p *parts) ([]byte, error) {
 	}
 	a.file(wire.BootFile, 0o644, text)
 	return a.bytes(), nil
+}
+
+func addModule(a *archive, boot *wire.Boot, name string, content []byte, params string) {
+	file := path.Join("/lab/modules", name+".ko")
+	boot.Modules = append(boot.Modules, wire.Module{File: file, Params: params})
+	a.file(file, 0o644, content)
 }
 
 // modules returns what init loads, in order.

@@ -35,7 +35,10 @@ func startProcess(output io.Writer, name string, args ...string) (*process, erro
 			close(p.ended)
 		}
 	}()
-	return p, <-started
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // kill ends the program, as kill -9 does, and waits for its end.

@@ -109,8 +109,8 @@ func output(cmd *exec.Cmd) (string, error) {
 		return string(out), nil
 	}
 	said := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-	if len(said) > 5 {
-		said = said[len(said)-5:]
+	if len(said) > 15 {
+		said = said[len(said)-15:]
 	}
 	err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, strings.Join(said, " | "))
 	if errors.Is(err, exec.ErrNotFound) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 
+	"tallystick/lab"
 	"tallystick/lab/setup"
 )
 
@@ -27,13 +28,18 @@ func run() error {
 	if err := setup.Host(); err != nil {
 		return err
 	}
+	var newest *setup.Kernel
 	for _, series := range setup.Series {
 		k, err := setup.FindKernel(series)
 		if err != nil {
 			return err
 		}
 		fmt.Printf("lab: kernel %s: %s\n", series, k.Release)
+		newest = k
 	}
-	_, err := setup.FindLoaders()
+	if _, err := setup.FindLoaders(); err != nil {
+		return err
+	}
+	_, err := lab.BuildTSM(newest)
 	return err
 }

@@ -53,13 +53,13 @@ func mount(kind, dir string) error {
 	return err
 }
 
-func loadModule(file string) error {
-	f, err := os.Open(file)
+func loadModule(m wire.Module) error {
+	f, err := os.Open(m.File)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = unix.FinitModule(int(f.Fd()), "", 0)
+	err = unix.FinitModule(int(f.Fd()), m.Params, 0)
 	if errors.Is(err, unix.EEXIST) { // loaded, or built in
 		return nil
 	}

@@ -28,7 +28,7 @@ func main() {
 	try(wire.BootFile, err)
 	mountAll("", try)
 	for _, module := range boot.Modules {
-		try(module, loadModule(module))
+		try(module.File, loadModule(module))
 	}
 	mountLate("", try)
 	try("IMA policy", loadPolicy())

@@ -12,6 +12,12 @@ const (
 
 // Boot tells init what to do.
 type Boot struct {
-	Modules []string `json:"modules"` // files to load, in order
+	Modules []Module `json:"modules"` // to load, in order
 	Root    string   `json:"root"`    // block device, ext4; empty to stay in the initramfs
+}
+
+// Module is a kernel module to load.
+type Module struct {
+	File   string `json:"file"`
+	Params string `json:"params,omitempty"` // "name=value name=value"
 }
