@@ -25,8 +25,17 @@ const flavour = "-cloud-amd64"
 // FindKernel returns the newest kernel of a series such as "6.12" or "7.3" that
 // has been downloaded, and downloads one if there is none. Backports go on to
 // newer series: where the mirror has no longer the one that is asked for, it is
-// the next one with the same first number.
+// the next one with the same first number. A series such as "7.3-lab" is built
+// from Debian's source, with CONFIG_IMA_KEXEC, CONFIG_IMA_APPRAISE_MODSIG and,
+// from 7.2 on, CONFIG_IMA_STAGING; that takes minutes, once.
 func FindKernel(series string) (*Kernel, error) {
+	if strings.HasSuffix(series, fromSource) {
+		k, err := findBuilt(series)
+		if err != nil {
+			err = fmt.Errorf("kernel %s: %w", series, err)
+		}
+		return k, err
+	}
 	dir, err := Once(filepath.Join("kernels", series), func(tmp string) error {
 		return inApt(func(a *apt) error { return a.fetchKernel(series, tmp) })
 	})
