@@ -17,7 +17,7 @@ import (
 	"tallystick/rtmr"
 )
 
-var goHash = map[rtmr.Alg]crypto.Hash{rtmr.SHA1: crypto.SHA1, rtmr.SHA256: crypto.SHA256, rtmr.SHA384: crypto.SHA384}
+var goHash = map[rtmr.Alg]crypto.Hash{rtmr.SHA1: crypto.SHA1, rtmr.SHA256: crypto.SHA256, rtmr.SHA384: crypto.SHA384, rtmr.SHA512: crypto.SHA512}
 
 // checkquote runs tpm2_checkquote, which takes a key as TPM2B_PUBLIC,
 // TPMT_PUBLIC or PEM, and an absent nonce for an empty one.

@@ -90,27 +90,27 @@ func TestGoAttestationQuote(t *testing.T) {
 		t.Fatal(err)
 	}
 	windows := fold(t, "", testlogs.Log{Format: "tcg12", Data: dump.Log.Raw}).Values()
-	verifyQuote(t, windows, rtmr.NumPCRs, testlogs.TPMQuote{Name: "windows_gcp_shielded_vm", Bank: rtmr.SHA1,
+	verifyQuote(t, windows, testlogs.TPMQuote{Name: "windows_gcp_shielded_vm", Bank: rtmr.SHA1, PCRs: rtmr.NumPCRs,
 		Attest: dump.Quote.Quote, Signature: dump.Quote.Signature, Key: dump.AK.Public, Nonce: dump.Quote.Nonce})
 	for _, m := range testlogs.Machines(t) {
 		values := fold(t, m.Profile, m.Logs...).Values()
 		for _, q := range m.Quotes {
 			q.Name = m.Name + "/" + q.Name
-			verifyQuote(t, values, 11, q)
+			verifyQuote(t, values, q)
 		}
 	}
 }
 
-// verifyQuote checks a quote over the first n PCRs with our values, and that
-// it does not hold for others.
-func verifyQuote(t *testing.T, values rtmr.Values, n int, q testlogs.TPMQuote) {
+// verifyQuote checks a quote with our values of its PCRs, and that it does not
+// hold for others.
+func verifyQuote(t *testing.T, values rtmr.Values, q testlogs.TPMQuote) {
 	t.Helper()
 	ak, err := attest.ParseAKPublic(q.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var pcrs []attest.PCR
-	for i := range n {
+	for i := range q.PCRs {
 		reg, _ := rtmr.PCR(i).Register()
 		v := replay.Value{Register: reg, Alg: q.Bank, Value: values[q.Bank][reg]}
 		if v.Value == nil {

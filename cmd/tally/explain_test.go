@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
 
@@ -55,8 +54,7 @@ func records(list []byte) (all [][]byte) {
 // TestExplainFixtures edits a machine's list, and has the edit named: with the
 // values of its quote told, and by the signed digest alone.
 func TestExplainFixtures(t *testing.T) {
-	i := slices.IndexFunc(fixtureMachines(t), func(m testlogs.Machine) bool { return m.Name == "fixtures/sig-6.12+ima.bin" })
-	m := fixtureMachines(t)[i]
+	m := fixtureMachine(t, "sig-6.12+ima.bin")
 	entries := records(m.Logs[1].Data)
 	join := func(parts ...[][]byte) []byte { return slices.Concat(slices.Concat(parts...)...) }
 	const at = 301

@@ -119,6 +119,17 @@ func fixtureMachines(t *testing.T) []testlogs.Machine {
 	return slices.DeleteFunc(all, func(m testlogs.Machine) bool { return !strings.HasPrefix(m.Name, "fixtures/") })
 }
 
+// fixtureMachine is one of them, by its folder and its lists.
+func fixtureMachine(t *testing.T, name string) testlogs.Machine {
+	t.Helper()
+	all := fixtureMachines(t)
+	i := slices.IndexFunc(all, func(m testlogs.Machine) bool { return m.Name == "fixtures/"+name })
+	if i < 0 {
+		t.Fatalf("no machine %s", name)
+	}
+	return all[i]
+}
+
 // TestReconcileFixtures: every quote of every machine of the lab's is reconciled
 // with its logs, with its values told and without, and the registers come out at
 // what was read from the TPM.
@@ -136,8 +147,8 @@ func TestReconcileFixtures(t *testing.T) {
 					if report.Quote.Kind != "tpm" || report.Quote.Signature != "verified" || report.Quote.Nonce != "match" {
 						t.Errorf("quote: %+v", report.Quote)
 					}
-					if len(report.Registers) != 11 {
-						t.Errorf("%d registers, expected pcr0 to pcr10", len(report.Registers))
+					if len(report.Registers) != q.PCRs {
+						t.Errorf("%d registers, expected pcr0 to pcr%d", len(report.Registers), q.PCRs-1)
 					}
 					for _, o := range report.Registers {
 						if want := m.Held[o.Alg][o.Register]; !slices.Equal(o.Quoted, want) || o.Matched != o.Events {
@@ -152,8 +163,7 @@ func TestReconcileFixtures(t *testing.T) {
 
 // TestReconcileForged: whatever is wrong with the quote, nothing is reconciled.
 func TestReconcileForged(t *testing.T) {
-	m := fixtureMachines(t)[0]
-	other := fixtureMachines(t)[1]
+	m, other := fixtureMachine(t, "ng-small-6.1+ima.bin"), fixtureMachine(t, "violations-7.3+ima.bin")
 	flip := func(b []byte, i int) []byte {
 		b = slices.Clone(b)
 		b[i] ^= 1
@@ -197,7 +207,7 @@ func TestReconcileForged(t *testing.T) {
 
 // TestReconcileForgedValues: values that the quote does not sign are not believed.
 func TestReconcileForgedValues(t *testing.T) {
-	m := fixtureMachines(t)[0]
+	m := fixtureMachine(t, "ng-small-6.1+ima.bin")
 	forged := m
 	forged.Held = rtmr.Values{}
 	for alg, bank := range m.Held {
@@ -216,7 +226,7 @@ func TestReconcileForgedValues(t *testing.T) {
 
 // TestReconcileLogAhead: a quote of an earlier moment, which --strict refuses.
 func TestReconcileLogAhead(t *testing.T) {
-	m := fixtureMachines(t)[0]
+	m := fixtureMachine(t, "ng-small-6.1+ima.bin")
 	m.Logs = slices.Clone(m.Logs)
 	late := testlogs.IMA(binary.LittleEndian, crypto.SHA1, testlogs.IMAEntry("/usr/bin/late"))
 	m.Logs[1].Data = slices.Concat(m.Logs[1].Data, late)

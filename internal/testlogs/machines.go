@@ -1,7 +1,6 @@
 package testlogs
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"go/ast"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"tallystick/fixtures"
 	"tallystick/rtmr"
 )
 
@@ -37,60 +37,69 @@ func Machines(t testing.TB) []Machine {
 	return all
 }
 
-// bootsOfLab are the lab's machines: the lists that fold to PCR 10, in order.
-var bootsOfLab = []struct {
-	dir, profile string
-	fixture      []string
-	capture      []string
-}{
-	{"ng-small-6.1", "padded-sha1:sha384", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"violations-7.3", "", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"violations-7.3", "", []string{"ima.ascii"}, []string{"ima.ascii_runtime_measurements"}},
-	{"violations-7.3", "", []string{"ima_sha256.bin"}, []string{"ima.binary_runtime_measurements_sha256"}},
-	{"violations-7.3", "", []string{"ima_sha384.bin"}, []string{"ima.binary_runtime_measurements_sha384"}},
-	{"sig-6.12", "", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"sig-6.12", "", []string{"ima_sha256.bin"}, []string{"ima.binary_runtime_measurements_sha256"}},
-	{"sig-6.12", "", []string{"ima_sha384.bin"}, []string{"ima.binary_runtime_measurements_sha384"}},
-	{"ngv2-verity-6.12", "", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"ngv2-verity-6.12", "", []string{"ima.ascii"}, []string{"ima.ascii_runtime_measurements"}},
-	{"ngv2-verity-6.12", "", []string{"ima_sha384.bin"}, []string{"ima.binary_runtime_measurements_sha384"}},
-	{"kexec-6.12", "", []string{"first-ima.bin", "ima.bin"}, []string{"first/ima.binary_runtime_measurements", "ima.binary_runtime_measurements"}},
-	{"kexec-6.12", "", []string{"first-ima.bin", "ima_sha384.bin"}, []string{"first/ima.binary_runtime_measurements_sha256", "ima.binary_runtime_measurements_sha384"}},
-	{"staging-7.3", "", []string{"staged1-ima.bin", "current2-ima.bin", "ima.bin"}, nil}, // a list trimmed twice
-	{"shim-grub-sb-6.12", "", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"uki-ovmf2025-7.3", "", []string{"ima.bin"}, []string{"ima.binary_runtime_measurements"}},
-	{"uki-ovmf2025-7.3", "", []string{"ima_sha256.bin"}, []string{"ima.binary_runtime_measurements_sha256"}},
-}
-
+// fixtureMachines are the machines of fixtures/, by the order of their folders,
+// and each way in which the logs of one tell of its boot. Machines without a TPM
+// are left out.
 func fixtureMachines(t testing.TB) (all []Machine) {
 	t.Helper()
-	for _, boot := range bootsOfLab {
-		m := Machine{Name: "fixtures/" + boot.dir, Profile: boot.profile, By: "its TPM"}
-		if err := json.Unmarshal(Read(t, Fixture(t, boot.dir, "values.json")), &m.Held); err != nil {
-			t.Fatal(err)
+	eachFixture(t, func(dir string, p *fixtures.Provenance) {
+		for _, boot := range p.Boots {
+			if p.Quoted > 0 {
+				all = append(all, fixtureMachine(t, dir, p, boot))
+			}
 		}
-		m.add(t, "tcg2", Fixture(t, boot.dir, "boot.bin"))
-		for _, list := range boot.fixture {
-			m.Name += "+" + list
-			m.add(t, listFormat(list), Fixture(t, boot.dir, list))
-		}
-		if boot.dir == "staging-7.3" {
-			m.Logs[2].Data = deletedPart(m.Logs[2].Data, m.Logs[3].Data)
-		}
-		m.Quotes = tpmQuotes(t, Fixture(t, boot.dir))
-		all = append(all, m)
-	}
+	})
 	return all
 }
 
-// deletedPart returns the entries that were deleted from a list, which read
-// before before that and after when it had grown again.
-func deletedPart(before, after []byte) []byte {
-	k := 0
-	for !bytes.HasPrefix(after, before[k:]) {
-		k++
+// AheadMachines are the machines of fixtures/ again, with logs that were read
+// when more had been measured than was quoted.
+func AheadMachines(t testing.TB) (all []Machine) {
+	t.Helper()
+	eachFixture(t, func(dir string, p *fixtures.Provenance) {
+		for _, boot := range p.Ahead {
+			all = append(all, fixtureMachine(t, dir, p, boot))
+		}
+	})
+	return all
+}
+
+func eachFixture(t testing.TB, f func(dir string, p *fixtures.Provenance)) {
+	t.Helper()
+	files, err := filepath.Glob(Fixture(t, "*", "provenance.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return before[:k]
+	for _, file := range files {
+		p := &fixtures.Provenance{}
+		if err := json.Unmarshal(Read(t, file), p); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		f(filepath.Base(filepath.Dir(file)), p)
+	}
+}
+
+func fixtureMachine(t testing.TB, dir string, p *fixtures.Provenance, boot fixtures.Boot) Machine {
+	t.Helper()
+	m := Machine{Name: "fixtures/" + dir, Profile: boot.Profile, By: "its TPM"}
+	if err := json.Unmarshal(Read(t, Fixture(t, dir, "values.json")), &m.Held); err != nil {
+		t.Fatal(err)
+	}
+	for _, log := range boot.Logs {
+		if log == "boot.bin" {
+			m.add(t, "tcg2", Fixture(t, dir, log))
+			continue
+		}
+		m.Name += "+" + log
+		m.add(t, listFormat(log), Fixture(t, dir, log))
+	}
+	if boot.Overlap {
+		for i := range m.Logs[1 : len(m.Logs)-1] {
+			m.Logs[i+1].Data = fixtures.Deleted(m.Logs[i+1].Data, m.Logs[i+2].Data)
+		}
+	}
+	m.Quotes = tpmQuotes(t, Fixture(t, dir), p.Quoted)
+	return m
 }
 
 func listFormat(name string) string {
@@ -105,21 +114,45 @@ func (m *Machine) add(t testing.TB, format, path string) {
 	m.Logs = append(m.Logs, Log{filepath.Base(path), format, Read(t, path)})
 }
 
-// captureMachines are the same machines with every list that the lab kept.
+// captures are the lab's first machines, by their folders in ../shared/lab, with
+// the lists that fold to PCR 10, in order.
+var captures = []struct {
+	dir, profile string
+	lists        []string
+}{
+	{"ng-small-6.1", "padded-sha1:sha384", []string{"ima.binary_runtime_measurements"}},
+	{"violations-7.3", "", []string{"ima.binary_runtime_measurements"}},
+	{"violations-7.3", "", []string{"ima.ascii_runtime_measurements"}},
+	{"violations-7.3", "", []string{"ima.binary_runtime_measurements_sha256"}},
+	{"violations-7.3", "", []string{"ima.binary_runtime_measurements_sha384"}},
+	{"sig-6.12", "", []string{"ima.binary_runtime_measurements"}},
+	{"sig-6.12", "", []string{"ima.binary_runtime_measurements_sha256"}},
+	{"sig-6.12", "", []string{"ima.binary_runtime_measurements_sha384"}},
+	{"ngv2-verity-6.12", "", []string{"ima.binary_runtime_measurements"}},
+	{"ngv2-verity-6.12", "", []string{"ima.ascii_runtime_measurements"}},
+	{"ngv2-verity-6.12", "", []string{"ima.binary_runtime_measurements_sha384"}},
+	{"kexec-6.12", "", []string{"first/ima.binary_runtime_measurements", "ima.binary_runtime_measurements"}},
+	{"kexec-6.12", "", []string{"first/ima.binary_runtime_measurements_sha256", "ima.binary_runtime_measurements_sha384"}},
+	{"shim-grub-sb-6.12", "", []string{"ima.binary_runtime_measurements"}},
+	{"uki-ovmf2025-7.3", "", []string{"ima.binary_runtime_measurements"}},
+	{"uki-ovmf2025-7.3", "", []string{"ima.binary_runtime_measurements_sha256"}},
+}
+
+// captureMachines are those of captures that are here.
 func captureMachines(t testing.TB) (all []Machine) {
 	t.Helper()
-	for _, boot := range bootsOfLab {
+	for _, boot := range captures {
 		dir, ok := Shared(t, "lab", "captures", boot.dir)
-		if !ok || boot.capture == nil {
+		if !ok {
 			continue
 		}
 		m := Machine{Name: "captures/" + boot.dir, Profile: boot.profile, By: "its TPM", Held: pcrsJSON(t, filepath.Join(dir, "pcrs.json"))}
 		m.add(t, "tcg2", filepath.Join(dir, "tpm0.binary_bios_measurements"))
-		for _, list := range boot.capture {
+		for _, list := range boot.lists {
 			m.Name += "+" + list
 			m.add(t, listFormat(list), filepath.Join(dir, list))
 		}
-		m.Quotes = tpmQuotes(t, dir)
+		m.Quotes = tpmQuotes(t, dir, 11)
 		all = append(all, m)
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"go/ast"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -142,28 +143,37 @@ func corpusMachines(t testing.TB) (all []Machine) {
 	return all
 }
 
-// TPMQuote is a TPM's signature over the PCRs 0 to 10 of a bank: a TPMS_ATTEST,
-// a TPMT_SIGNATURE, the key's TPMT_PUBLIC, and the nonce.
+// TPMQuote is a TPM's signature over PCRs of a bank: a TPMS_ATTEST, a
+// TPMT_SIGNATURE, the key's TPMT_PUBLIC, and the nonce.
 type TPMQuote struct {
 	Name                          string
 	Bank                          rtmr.Alg
+	PCRs                          int // how many are quoted, from PCR 0 on
 	Attest, Signature, Key, Nonce []byte
 }
 
-// tpmQuotes returns the quotes of one of the lab's machines, by two keys in each bank.
-func tpmQuotes(t testing.TB, dir string) (quotes []TPMQuote) {
+// tpmQuotes returns the quotes of one of the lab's machines, by two keys in each
+// of its TPM's banks.
+func tpmQuotes(t testing.TB, dir string, pcrs int) (quotes []TPMQuote) {
 	t.Helper()
 	for _, key := range []string{"rsa", "ecc"} {
-		for _, bank := range []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384} {
+		for _, bank := range []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384, rtmr.SHA512} {
 			name := "quote-" + key + "-" + bank.String()
+			attest := filepath.Join(dir, name+".tpms_attest.bin")
+			if _, err := os.Stat(attest); err != nil {
+				continue // the TPM has not this bank
+			}
 			quotes = append(quotes, TPMQuote{
-				Name: name, Bank: bank,
-				Attest:    Read(t, filepath.Join(dir, name+".tpms_attest.bin")),
+				Name: name, Bank: bank, PCRs: pcrs,
+				Attest:    Read(t, attest),
 				Signature: Read(t, filepath.Join(dir, name+".tpmt_signature.bin")),
 				Key:       Read(t, filepath.Join(dir, "ak-"+key+".tpmt_public.bin")),
 				Nonce:     Read(t, filepath.Join(dir, "nonce.bin")),
 			})
 		}
+	}
+	if len(quotes) == 0 {
+		t.Fatalf("%s: no quotes", dir)
 	}
 	return quotes
 }

@@ -141,7 +141,7 @@ func fixtureLogs(t testing.TB) (logs []Log) {
 			logs = append(logs, Log{"fixtures/" + name, "tcg2", Read(t, path)})
 		case strings.Contains(base, "ima") && strings.HasSuffix(base, ".bin"):
 			logs = append(logs, Log{"fixtures/" + name, "ima", Read(t, path)})
-		case base == "ima.ascii":
+		case strings.HasSuffix(base, "ima.ascii"):
 			logs = append(logs, Log{"fixtures/" + name, "ima-ascii", Read(t, path)})
 		}
 	})
