@@ -30,7 +30,7 @@ func reconcile(t testing.TB, quoted replay.Quoted, logs ...iter.Seq2[rtmr.Measur
 // machineLogs opens a machine's logs, IMA lists in all banks that TPMs have.
 func machineLogs(t testing.TB, m testlogs.Machine) (logs []iter.Seq2[rtmr.Measurement, error]) {
 	t.Helper()
-	opts := ima.Options{Banks: []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384}}
+	opts := ima.Options{Banks: []rtmr.Alg{rtmr.SHA1, rtmr.SHA256, rtmr.SHA384, rtmr.SHA512}}
 	if m.Profile != "" {
 		var err error
 		if opts.Profile, err = ima.ParseProfile(m.Profile); err != nil {
