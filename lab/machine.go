@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"os"
 	"strings"
@@ -16,7 +17,7 @@ import (
 // setup.Series, OVMF, a TPM with a CRB interface and the banks SHA-1, SHA-256 and
 // SHA-384, no IMA policy, one processor and 1 GiB.
 type Machine struct {
-	Kernel   string // a series of Debian's kernels: "6.1", "6.12", "7.3"
+	Kernel   string // a series of Debian's kernels, "6.1", "6.12", "7.3", or Own
 	Firmware Firmware
 
 	TPM   TPM
@@ -151,11 +152,25 @@ type parts struct {
 	labtsm  []byte // nil where it is not asked for
 }
 
+// Own is the value of Kernel that means the lab's own kernel, which has
+// IMA_KEXEC and IMA_STAGING. The first use builds it.
+const Own = "own"
+
+//go:embed lab.config
+var ownConfig []byte
+
+func (m *Machine) findKernel() (*setup.Kernel, error) {
+	if m.Kernel == Own {
+		return setup.BuildKernel(setup.Series[len(setup.Series)-1], ownConfig)
+	}
+	return setup.FindKernel(m.Kernel)
+}
+
 func (m *Machine) find() (*parts, error) {
 	if err := setup.Host(); err != nil {
 		return nil, err
 	}
-	kernel, err := setup.FindKernel(m.Kernel)
+	kernel, err := m.findKernel()
 	if err != nil {
 		return nil, err
 	}

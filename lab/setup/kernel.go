@@ -16,7 +16,7 @@ import (
 type Kernel struct {
 	Release string // as uname -r: "6.12.74+deb13+1-cloud-amd64"
 	Image   string // path of the signed bzImage
-	Root    string // folder that holds lib/modules/RELEASE
+	Root    string // folder that holds lib/modules/RELEASE; empty for a kernel without modules
 }
 
 // flavour is Debian's kernel for virtual machines: small, and signed.

@@ -20,6 +20,9 @@ type Module struct {
 // Modules returns the named modules and all that they depend on, in an order in
 // which they can be loaded. What is built into the kernel is left out.
 func (k *Kernel) Modules(names ...string) ([]Module, error) {
+	if k.Root == "" {
+		return nil, nil
+	}
 	dir := filepath.Join(k.Root, "lib/modules", k.Release)
 	deps, err := readDeps(filepath.Join(dir, "modules.dep"))
 	if err != nil {
