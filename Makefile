@@ -1,4 +1,4 @@
-.PHONY: build test lab lint fuzz bench vuln demo
+.PHONY: build test lab fixtures lint fuzz bench vuln demo
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
@@ -14,6 +14,11 @@ test:
 # Finds, or installs and downloads, what the lab boots machines with; once.
 lab:
 	go run ./lab/cmd/labsetup
+
+# Captures the machines of fixtures/ anew, or those of NAMES; builds a kernel at
+# the first run.
+fixtures:
+	go run ./lab/cmd/fixtures -o fixtures $(NAMES)
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

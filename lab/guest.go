@@ -229,17 +229,24 @@ func (g *Guest) Stop() {
 // Kill ends the machine as a power failure does.
 func (g *Guest) Kill() { g.qemu.kill() }
 
-// Kexec starts another kernel in place of the running one, which does not shut
-// down, and waits until its init answers. The files are in the guest.
-func (g *Guest) Kexec(kernel, initramfs, cmdline string) {
+// KexecLoad loads a kernel to be started in place of the running one. The files
+// are in the guest.
+func (g *Guest) KexecLoad(kernel, initramfs, cmdline string) {
 	g.t.Helper()
 	call, err := g.link.call(wire.Header{Kind: wire.Kexec, Path: kernel, Args: []string{initramfs, cmdline}})
 	if err == nil {
 		_, err = call.wait(g.t.Context(), nil)
 	}
-	if err == nil {
-		err = g.link.send(wire.Header{Kind: wire.Power, Path: "kexec"}, nil)
+	if err != nil {
+		g.t.Fatalf("guest: kexec: %v", err)
 	}
+}
+
+// KexecStart starts the kernel that was loaded, without the firmware, and waits
+// until its init answers.
+func (g *Guest) KexecStart() {
+	g.t.Helper()
+	err := g.link.send(wire.Header{Kind: wire.Power, Path: "kexec"}, nil)
 	if err == nil {
 		err = g.meet()
 	}
@@ -248,13 +255,18 @@ func (g *Guest) Kexec(kernel, initramfs, cmdline string) {
 	}
 }
 
-// KexecFiles returns the machine's kernel and initramfs, and its command line,
-// for Put and Kexec.
-func (g *Guest) KexecFiles() (kernel, initramfs []byte, cmdline string, err error) {
-	if kernel, err = os.ReadFile(g.parts.kernel.Image); err == nil {
+// BootFiles returns the kernel and the initramfs that the machine was started
+// with, and the command line, for Put and KexecLoad.
+func (g *Guest) BootFiles() (kernel, initramfs []byte, cmdline string) {
+	g.t.Helper()
+	kernel, err := os.ReadFile(g.parts.kernel.Image)
+	if err == nil {
 		initramfs, err = os.ReadFile(filepath.Join(g.dir, "initramfs"))
 	}
-	return kernel, initramfs, g.machine.cmdline(), err
+	if err != nil {
+		g.t.Fatalf("lab: %v", err)
+	}
+	return kernel, initramfs, g.machine.cmdline()
 }
 
 // cleanup ends what runs, and shows the console if the test failed.

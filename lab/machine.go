@@ -16,7 +16,7 @@ import (
 // setup.Series, OVMF, a TPM with a CRB interface and the banks SHA-1, SHA-256 and
 // SHA-384, no IMA policy, one processor and 1 GiB.
 type Machine struct {
-	Kernel   string // a series of Debian's kernels: "6.1", "6.12", "7.3"
+	Kernel   string // a series of Debian's kernels, "6.1", "6.12", "7.3"; "7.3-lab" is built from source
 	Firmware Firmware
 
 	TPM   TPM

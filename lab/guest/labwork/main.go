@@ -3,10 +3,9 @@
 // Labwork does in a guest what busybox cannot, so that IMA has something to
 // measure.
 //
-//	labwork xattr FILE NAME HEX               sets an extended attribute
-//	labwork verity FILE..                     enables fs-verity, SHA-256 and blocks of 4 KiB
-//	labwork kexec KERNEL INITRAMFS CMDLINE    loads a kernel, and does not start it
-//	labwork key NAME FILE                     adds an X.509 certificate to the user's keyring
+//	labwork xattr FILE NAME HEX    sets an extended attribute
+//	labwork verity FILE..          enables fs-verity, SHA-256 and blocks of 4 KiB
+//	labwork key NAME FILE          adds an X.509 certificate to the user's keyring
 package main
 
 import (
@@ -19,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errUsage = errors.New("usage: labwork xattr FILE NAME HEX | verity FILE.. | kexec KERNEL INITRAMFS CMDLINE | key NAME FILE")
+var errUsage = errors.New("usage: labwork xattr FILE NAME HEX | verity FILE.. | key NAME FILE")
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -47,8 +46,6 @@ func run(args []string) error {
 			}
 		}
 		return nil
-	case what == "kexec" && len(args) == 3:
-		return loadKernel(args[0], args[1], args[2])
 	case what == "key" && len(args) == 2:
 		cert, err := os.ReadFile(args[1])
 		if err != nil {
@@ -80,18 +77,4 @@ func enableVerity(file string) error {
 		return errno
 	}
 	return nil
-}
-
-func loadKernel(kernel, initramfs, cmdline string) error {
-	k, err := os.Open(kernel)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
-	i, err := os.Open(initramfs)
-	if err != nil {
-		return err
-	}
-	defer i.Close()
-	return wrap("kexec_file_load", unix.KexecFileLoad(int(k.Fd()), int(i.Fd()), cmdline, 0))
 }
