@@ -158,7 +158,7 @@ func TestEvmctl(t *testing.T) {
 	}
 	for _, l := range testlogs.OfFormat(t, "ima") {
 		want := differs[l.Name]
-		if strings.Contains(l.Name, "sha256") || strings.Contains(l.Name, "sha384") {
+		if file := filepath.Base(l.Name); strings.Contains(file, "sha256") || strings.Contains(file, "sha384") || strings.Contains(file, "sha512") {
 			want = "0 entries" // of a list whose hashes are not SHA-1
 		}
 		check(l.Name, want, l.Data)
