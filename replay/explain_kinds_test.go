@@ -317,7 +317,7 @@ func TestExplainComposite(t *testing.T) {
 				q.Digest.Sum = sum
 				return []rtmr.Composite{q}
 			}
-			for _, reg := range []rtmr.Register{pcr10, rtmr.MustParse("pcr4")} {
+			for _, reg := range []rtmr.Register{pcr10, rtmr.MustParse("pcr7")} {
 				r := explain(t, trails, nil, replay.SearchOptions{Composites: compose(unedited)})
 				if len(r.Found) > 0 {
 					t.Errorf("as it is: %+v", r.Found)
