@@ -62,6 +62,38 @@ func BenchmarkExplain(b *testing.B) {
 	}
 }
 
+// BenchmarkExplainComposite searches a missing entry under a quote's digest over
+// eleven registers, of which any may be the one that is wrong.
+func BenchmarkExplainComposite(b *testing.B) {
+	const entries = 10_000
+	trails := listOf(entries, rtmr.SHA256)
+	c := rtmr.Composite{Digest: rtmr.Digest{Alg: rtmr.SHA256}}
+	for i := range 11 {
+		reg, _ := rtmr.PCR(i).Register()
+		c.Selection = append(c.Selection, rtmr.Selected{Alg: rtmr.SHA256, Register: reg})
+		if reg != pcr10 {
+			trails = append(trails, &replay.Trail{Register: reg, Alg: rtmr.SHA256, Start: reg.StartValue(rtmr.SHA256)})
+		}
+	}
+	for _, i := range []int{entries - 100, entries / 2} {
+		values := hardware(trails, func(x *replay.Trail, e extended) extended {
+			if x.Register == pcr10 {
+				return slices.Delete(e, i, i+1)
+			}
+			return e
+		})
+		c.Digest.Sum, _ = c.Of(values)
+		b.Run(fmt.Sprintf("missing/at=%d", i), func(b *testing.B) {
+			for b.Loop() {
+				r := replay.Explain(b.Context(), trails, nil, replay.SearchOptions{Composites: []rtmr.Composite{c}})
+				if len(r.Found) != 1 || !r.Found[0].Proven {
+					b.Fatalf("%+v", r)
+				}
+			}
+		})
+	}
+}
+
 // bareFold returns how often a second one core folds a value, with nothing else.
 func bareFold(alg rtmr.Alg) float64 {
 	value, digest := make([]byte, alg.Size()), digestOf(alg, 1)

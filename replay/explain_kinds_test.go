@@ -175,6 +175,21 @@ func TestExplainTwoFaults(t *testing.T) {
 	}
 }
 
+func TestExplainThreeFaults(t *testing.T) {
+	trails := listOf(60, rtmr.SHA256)
+	quoted := hardware(trails, func(x *replay.Trail, e extended) extended {
+		e = slices.Insert(slices.Delete(e, 40, 41), 33, e[33])
+		e[30], e[31] = e[31], e[30]
+		return e
+	})
+	if x := proven(t, explain(t, trails, quoted, replay.SearchOptions{MaxEdits: 3})); len(x.Edits) != 3 || x.Entry != 30 || x.Edits[2].Entry != 40 {
+		t.Errorf("%+v", x)
+	}
+	if r := explain(t, trails, quoted, replay.SearchOptions{}); r.Found[0].Proven {
+		t.Errorf("%+v", r.Found)
+	}
+}
+
 // TestExplainOneBank: what differs in one bank is told of that bank, and a bank
 // that speaks against an edit is named.
 func TestExplainOneBank(t *testing.T) {

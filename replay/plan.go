@@ -40,6 +40,9 @@ func (s *search) plan(g *goal) {
 	s.sweep(g, "entries not extended, or extended twice", nil, doubled, g.floor, near-1)
 	s.sweep(g, "altered digests of one bank, and digests of zeros or separators that no log has", nil, slices.Concat(foreign, alters), g.floor, near-1)
 	s.beginnings(g)
+	if n := len(g.tape.sections()); n > maxOrdered {
+		s.add(&job{goal: g, name: fmt.Sprintf("other orders of the %d logs", n), cost: math.Inf(1)})
+	}
 	s.planCandidates(g)
 	s.planDistances(g)
 	s.planSeveral(g, wholes)
@@ -259,7 +262,11 @@ func (p *prober) combine(from, to, faults, least, most int) {
 				p.try(&p.edit)
 			} else {
 				end := p.edit.end()
+				if faults == 2 {
+					p.grow(&p.edit, most)
+				}
 				p.combine(end+least, end+most, faults-1, least, most)
+				p.trunk.splices = 0
 			}
 			p.edit.truncate(k)
 		}
