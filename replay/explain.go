@@ -62,7 +62,9 @@ type SearchOptions struct {
 	// Composites are quoted digests over several registers; each is taken to be
 	// wrong by one register, while the others hold what their logs fold to.
 	Composites []rtmr.Composite
-	// Earlier are older quotes' values of the same boot, oldest first.
+	// Earlier are older quotes' values of the same boot, oldest first. The
+	// fault is behind those that a part of the log folds to; those that none does
+	// are to be passed on the way, if that can be.
 	Earlier []rtmr.Values
 	// Candidates are digests that may have been extended and not logged, and
 	// CandidateTrails logs that may hold such entries, or that were extended

@@ -289,6 +289,11 @@ func TestExplainEarlier(t *testing.T) {
 	if y := proven(t, explain(t, trails, at(298, three), full)); len(y.Edits) != 3 || y.Entry != 120 || y.Edits[1].Entry != 200 || y.Edits[2].Entry != 280 {
 		t.Errorf("%+v", y)
 	}
+	// A value of another boot does not stand in the way.
+	full.Earlier = []rtmr.Values{{rtmr.SHA256: {pcr10: digestOf(rtmr.SHA256, 7777)}}}
+	if y := proven(t, explain(t, trails, at(299, one), full)); y.Entry != 120 || !strings.Contains(y.Text, "does not pass 1 earlier quote") {
+		t.Errorf("%+v", y)
+	}
 	// What is not explained lies behind the last quote that is.
 	full.Earlier = []rtmr.Values{at(100, as)}
 	r := explain(t, trails, at(250, func(e extended) extended { e[222] = digestOf(rtmr.SHA256, 4444); return e }), full)
