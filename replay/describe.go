@@ -270,6 +270,9 @@ func (s *search) conclude(x *Explanation, g *goal) {
 	if len(x.Against) > 0 {
 		x.Text += fmt.Sprintf("; it does not explain %s", bankNames(x.Against))
 	}
+	if g.passed > 0 {
+		x.Text += fmt.Sprintf("; it does not pass %s, which may be of another boot", counted(g.passed, "earlier quote", "earlier quotes"))
+	}
 }
 
 func counted(n int, one, many string) string {

@@ -85,8 +85,8 @@ func (s *search) unloggedText(x *Explanation, g *goal) string {
 			where = "after its last entry, up to which an earlier quote has all"
 		}
 	}
-	if len(g.via) > 0 {
-		where += fmt.Sprintf(", and before %s that the log does not fold to either", counted(len(g.via), "earlier quote", "earlier quotes"))
+	if n := len(g.via) + g.passed; n > 0 {
+		where += fmt.Sprintf(", and before %s that the log does not fold to either", counted(n, "earlier quote", "earlier quotes"))
 	}
 	return fmt.Sprintf("no edit that was tried makes %s fold to the quoted value in %s: an entry may be missing from the log, %s; its digest, or a log that has it, as a candidate would settle it", g.reg, bankNames(x.Banks), where)
 }
