@@ -86,6 +86,7 @@ type Reconciler struct {
 	quoted Quoted
 	launch []byte   // the MRTD that the verifier expects; nil if none is
 	tracks []*track // one a quoted register and bank
+	others []*track // of registers that are not quoted, if trails are kept
 	keep   bool     // the trails
 
 	counts []map[rtmr.Register]int // events by log and register
@@ -147,12 +148,14 @@ type track struct {
 // place is an entry's place in the logs.
 type place struct{ log, entry int32 }
 
-// track finds what is followed; nil if the quote does not carry it. There are
-// a few dozen at most.
+// track finds what is followed; nil if nothing of the register is. There are a
+// few dozen at most.
 func (r *Reconciler) track(reg rtmr.Register, alg rtmr.Alg) *track {
-	for _, t := range r.tracks {
-		if t.Register == reg && t.Alg == alg {
-			return t
+	for _, tracks := range [][]*track{r.tracks, r.others} {
+		for _, t := range tracks {
+			if t.Register == reg && t.Alg == alg {
+				return t
+			}
 		}
 	}
 	return nil
@@ -172,7 +175,12 @@ func (r *Reconciler) before(c *cell) {
 	if c.events > 0 {
 		return
 	}
-	if t := r.track(c.reg, c.alg); t != nil {
+	t := r.track(c.reg, c.alg)
+	if t == nil && r.keep {
+		t = &track{Selected: rtmr.Selected{Alg: c.alg, Register: c.reg}, matched: -1}
+		r.others = append(r.others, t)
+	}
+	if t != nil {
 		t.start = slices.Clone(c.value)
 	}
 }
@@ -246,7 +254,7 @@ func (r *Reconciler) outcome(t *track) Outcome {
 		o.Status = Match
 	case t.matched > 0:
 		o.Status = LogAhead
-		o.Text = fmt.Sprintf("%s of the log came after the quote", countOf(t.events-t.matched, "event", "events"))
+		o.Text = fmt.Sprintf("%s of the log came after the quote", counted(t.events-t.matched, "event", "events"))
 	case t.quoted == nil:
 		o.Status = Mismatch
 		o.Text = "the quote signs one digest over its registers, which no prefix of the logs gives: which register parts cannot be told without their values (--values)"
@@ -255,10 +263,10 @@ func (r *Reconciler) outcome(t *track) Outcome {
 		o.Text = "all of its log came after the quote"
 	case t.events > 0 && bytes.Equal(t.quoted, reset):
 		o.Status = Mismatch
-		o.Text = fmt.Sprintf("the register is at its reset value: none of the %s was extended into it", countOf(t.events, "logged event", "logged events"))
+		o.Text = fmt.Sprintf("the register is at its reset value: none of the %s was extended into it", counted(t.events, "logged event", "logged events"))
 	case t.events > 0:
 		o.Status = Mismatch
-		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", countOf(t.events, "event", "events"))
+		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", counted(t.events, "event", "events"))
 	case bytes.Equal(t.quoted, reset):
 		o.Status = Reset
 	default:
@@ -294,17 +302,9 @@ func (r *Reconciler) unlogged(t *track) string {
 		n += counts[t.Register]
 	}
 	if n > 0 {
-		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", countOf(n, "event", "events"))
+		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", counted(n, "event", "events"))
 	}
 	return "the register moved, and no log has an event of it"
-}
-
-// countOf returns "1 event" or "n events".
-func countOf(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 // Coverage returns, for each log and each register that it has events of, how
