@@ -265,7 +265,7 @@ func (c *investigation) place(q *quote.Quote) (rtmr.Values, error) {
 		}
 	}
 	if len(values) == 0 {
-		return nil, errors.New("no prefix of the logs gives the digest that it signs")
+		return nil, errors.New("no prefix of the logs gives the digest that it signs; its values would place it (QUOTE,SIGNATURE,VALUES)")
 	}
 	return values, nil
 }
