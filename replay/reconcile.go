@@ -217,8 +217,16 @@ func sized(d rtmr.Digest) []byte {
 // Outcomes returns a status for every register of every bank that the quote
 // carries.
 func (r *Reconciler) Outcomes() []Outcome {
+	var unplaced []rtmr.Composite
 	for _, c := range r.quoted.Composites {
-		r.matchComposite(c)
+		if !r.matchComposite(c) {
+			unplaced = append(unplaced, c)
+		}
+	}
+	for _, c := range unplaced { // another digest that fits does not make up for it
+		for _, t := range r.composed(c) {
+			t.quoted, t.matched = nil, -1
+		}
 	}
 	out := []Outcome{}
 	for _, t := range r.tracks {
@@ -249,7 +257,7 @@ func (r *Reconciler) outcome(t *track) Outcome {
 		o.Text = fmt.Sprintf("%s of the log came after the quote", countOf(t.events-t.matched, "event", "events"))
 	case t.quoted == nil:
 		o.Status = Mismatch
-		o.Text = "the quote signs one digest over its registers, which no prefix of the logs gives: which register parts cannot be told without their values (--values)"
+		o.Text = "the quote signs one digest over its registers, which the logs do not give, nor any of their prefixes that was tried: which register parts cannot be told without their values (--values)"
 	case t.events > 0 && bytes.Equal(t.quoted, reset) && r.beganLater(t):
 		o.Status = LogAhead
 		o.Text = "all of its log came after the quote"
