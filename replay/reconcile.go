@@ -72,11 +72,12 @@ type Outcome struct {
 
 // Coverage is how far the quote vouches for one log's events in one register.
 type Coverage struct {
-	Log      int // from 0, in the order of the folds
-	Register rtmr.Register
-	Quoted   bool // the quote carries the register
-	Events   int
-	Vouched  int // of them, those that the quoted values stand for, in every quoted bank
+	Log        int // from 0, in the order of the folds
+	Register   rtmr.Register
+	Quoted     bool // the quote carries the register
+	Events     int
+	Undigested int // of them, those that have no digest in any quoted bank
+	Vouched    int // of them, those that the quoted values stand for, in every quoted bank that they have a digest in
 }
 
 // Reconciler is a Fold that holds every register against what a quote says of
@@ -88,9 +89,12 @@ type Reconciler struct {
 	tracks []*track // one a quoted register and bank
 	keep   bool     // the trails
 
-	counts []map[rtmr.Register]int // events by log and register
-	step   *Step                   // of the entry that is being folded
+	counts []map[rtmr.Register]logged // of each log
+	step   *Step                      // of the entry that is being folded
 }
+
+// logged are a log's events in a register.
+type logged struct{ events, undigested int }
 
 // family returns the kind of run-time registers that are quoted, into which
 // PCR-indexed logs go; KindNone where PCRs are.
@@ -159,11 +163,16 @@ func (r *Reconciler) track(reg rtmr.Register, alg rtmr.Alg) *track {
 }
 
 // event counts an entry of a register, whatever its banks.
-func (r *Reconciler) event(reg rtmr.Register) {
+func (r *Reconciler) event(reg rtmr.Register, digests []rtmr.Digest) {
 	for len(r.counts) < max(r.Fold.logs, 1) {
-		r.counts = append(r.counts, map[rtmr.Register]int{})
+		r.counts = append(r.counts, map[rtmr.Register]logged{})
 	}
-	r.counts[len(r.counts)-1][reg]++
+	n := r.counts[len(r.counts)-1][reg]
+	n.events++
+	if !slices.ContainsFunc(digests, func(d rtmr.Digest) bool { return r.track(reg, d.Alg) != nil }) {
+		n.undigested++
+	}
+	r.counts[len(r.counts)-1][reg] = n
 	r.step = nil
 }
 
@@ -299,7 +308,7 @@ func (r *Reconciler) judgeStatic(o *Outcome) {
 func (r *Reconciler) unlogged(t *track) string {
 	n := 0
 	for _, counts := range r.counts {
-		n += counts[t.Register]
+		n += counts[t.Register].events
 	}
 	if n > 0 {
 		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", countOf(n, "event", "events"))
@@ -323,15 +332,16 @@ func (r *Reconciler) Coverage() (all []Coverage) {
 			if reg.IsZero() || reg.Static() {
 				continue
 			}
-			c := Coverage{Log: log, Register: reg, Events: n, Vouched: n}
+			c := Coverage{Log: log, Register: reg, Events: n.events}
+			late := 0
 			for _, t := range r.tracks {
 				if t.Register == reg {
-					c.Quoted = true
-					c.Vouched = min(c.Vouched, t.vouched(log))
+					c.Quoted, c.Undigested = true, n.undigested
+					late = max(late, t.late(log, n.events-n.undigested))
 				}
 			}
-			if !c.Quoted {
-				c.Vouched = 0
+			if c.Quoted {
+				c.Vouched = c.Events - c.Undigested - late
 			}
 			all = append(all, c)
 		}
@@ -342,14 +352,19 @@ func (r *Reconciler) Coverage() (all []Coverage) {
 	return all
 }
 
-// vouched returns how many of a log's events are among the matched ones.
-func (t *track) vouched(log int) int {
-	before := 0
-	for _, n := range t.byLog[:min(log, len(t.byLog))] {
-		before += n
+// late returns how many of a log's events that have digests the quoted value
+// does not stand for: all of them if it stands for another log, or the bank
+// moved without one.
+func (t *track) late(log, digested int) int {
+	if t.events == 0 && !bytes.Equal(t.quoted, t.Register.ResetValue(t.Alg)) {
+		return digested
 	}
 	if log >= len(t.byLog) {
 		return 0
 	}
-	return min(max(t.matched-before, 0), t.byLog[log])
+	before := 0
+	for _, n := range t.byLog[:log] {
+		before += n
+	}
+	return t.byLog[log] - min(max(t.matched-before, 0), t.byLog[log])
 }

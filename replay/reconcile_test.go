@@ -282,19 +282,44 @@ func TestReconcileCompositeTwoAhead(t *testing.T) {
 }
 
 // TestReconcileCoverage: events of a register that the quote omits are vouched
-// for by nothing, and those after the quote are not either.
+// for by nothing, and those after the quote are not either, nor those that have
+// digests in other banks alone, though the register matches without them.
 func TestReconcileCoverage(t *testing.T) {
 	boot := log(extend(0, "pcr0", 9), extend(1, "pcr14", 9))
-	list := log(extend(0, "pcr10", 1), extend(1, "pcr10", 2))
-	r := reconcile(t, replay.Quoted{Values: rtmr.Values{rtmr.SHA256: {
+	gap := extend(1, "pcr10", 8)
+	gap.Digests[0] = rtmr.Digest{Alg: rtmr.SHA1, Sum: make([]byte, 20)}
+	list := log(extend(0, "pcr10", 1), gap, extend(2, "pcr10", 2))
+	quoted := replay.Quoted{Values: rtmr.Values{rtmr.SHA256: {
 		rtmr.MustParse("pcr0"): after(9), rtmr.MustParse("pcr10"): after(1),
-	}}}, boot, list)
+	}}}
+	r := reconcile(t, quoted, boot, list)
 	r.Outcomes()
 	want := []replay.Coverage{
-		{0, rtmr.MustParse("pcr0"), true, 1, 1},
-		{0, rtmr.MustParse("pcr14"), false, 1, 0},
-		{1, rtmr.MustParse("pcr10"), true, 2, 1},
+		{Log: 0, Register: rtmr.MustParse("pcr0"), Quoted: true, Events: 1, Vouched: 1},
+		{Log: 0, Register: rtmr.MustParse("pcr14"), Events: 1},
+		{Log: 1, Register: rtmr.MustParse("pcr10"), Quoted: true, Events: 3, Undigested: 1, Vouched: 1},
 	}
+	if got := r.Coverage(); !slices.Equal(got, want) {
+		t.Errorf("got %v, expected %v", got, want)
+	}
+
+	// An entry that was extended in one of two quoted banks is vouched for in that.
+	quoted.Values[rtmr.SHA256][rtmr.MustParse("pcr10")] = after(1, 2)
+	quoted.Values[rtmr.SHA1] = map[rtmr.Register]rtmr.Hex{rtmr.MustParse("pcr10"): rtmr.SHA1.AppendHash(nil, make([]byte, 40))}
+	r = reconcile(t, quoted, boot, list)
+	r.Outcomes()
+	want[2].Undigested, want[2].Vouched = 0, 3
+	if got := r.Coverage(); !slices.Equal(got, want) {
+		t.Errorf("in two banks: got %v, expected %v", got, want)
+	}
+}
+
+// TestReconcileCoverageOfTD: a TD has no register for some PCRs, and no log
+// extends its MRTD: a log of these alone is not vouched for.
+func TestReconcileCoverageOfTD(t *testing.T) {
+	rest := rtmr.Values{rtmr.SHA384: {rtmr.MustParse("rtmr0"): make([]byte, 48)}}
+	r := reconcile(t, replay.Quoted{Values: rest}, log(extend(0, "pcr0", 1), extend(1, "pcr23", 2), extend(2, "pcr23", 3)))
+	want := []replay.Coverage{{Register: rtmr.MustParse("pcr0"), Events: 1}, {Register: rtmr.MustParse("pcr23"), Events: 2}}
 	if got := r.Coverage(); !slices.Equal(got, want) {
 		t.Errorf("got %v, expected %v", got, want)
 	}

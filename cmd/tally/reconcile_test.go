@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -32,14 +33,16 @@ type reconcileJSON struct {
 		Text             string
 		Finding          *findingJSON
 	}
-	Uncovered []struct {
-		Log      int
-		Register string
-		Events   int
-	}
-	Findings []findingOfEntryJSON
-	Search   *json.RawMessage
-	Error    string
+	Uncovered, Undigested []uncoveredJSON
+	Findings              []findingOfEntryJSON
+	Search                *json.RawMessage
+	Error                 string
+}
+
+type uncoveredJSON struct {
+	Log      int
+	Register string
+	Events   int
 }
 
 type quoteJSON struct {
@@ -211,6 +214,26 @@ func TestReconcileForgedValues(t *testing.T) {
 	report, status := verdictIn(t, dir, append(args, "--values", "values")...)
 	if report.Verdict != "untrusted" || report.Quote.Binding != "failed" || status != 1 {
 		t.Errorf("%s, binding %s (%s), status %d", report.Verdict, report.Quote.Binding, report.Text, status)
+	}
+}
+
+// TestReconcileUndigested: an entry of a quoted register with a digest in another
+// bank alone. The register matches without it, and nothing vouches for it.
+func TestReconcileUndigested(t *testing.T) {
+	record := func(n int, alg rtmr.Alg) string {
+		return fmt.Sprintf(`{"recnum":%d,"pcr":10,"digests":[{"hashAlg":%q,"digest":"%x"}],"content_type":"pcclient_std","content":{"event_type":"EV_IPL","event_data":"00"}}`,
+			n, alg, make([]byte, alg.Size()))
+	}
+	dir := files(t, map[string][]byte{
+		"log":    fmt.Appendf(nil, "[%s,%s]", record(0, rtmr.SHA256), record(1, rtmr.SHA1)),
+		"values": fmt.Appendf(nil, `{"sha256":{"pcr10":"%x"}}`, sha256.Sum256(make([]byte, 64))),
+	})
+	report, status := verdictIn(t, dir, "reconcile", "--json", "--insecure-skip-signature", "--values", "values", "log")
+	if report.Verdict != "diverged" || status != 1 || report.Registers[0].Status != "match" || !strings.Contains(report.Text, "nothing vouches for 1 event of log in pcr10") {
+		t.Errorf("%s (%s), status %d, %s", report.Verdict, report.Text, status, report.Registers[0].Status)
+	}
+	if len(report.Undigested) != 1 || report.Undigested[0] != (uncoveredJSON{0, "pcr10", 1}) {
+		t.Errorf("undigested %v", report.Undigested)
 	}
 }
 
