@@ -217,6 +217,40 @@ func TestReconcileForgedValues(t *testing.T) {
 	}
 }
 
+// TestReconcileFlags: a flag that would have no effect is an error, for what it
+// asks for was not checked; and no file's name reaches a terminal as it is.
+func TestReconcileFlags(t *testing.T) {
+	m := fixtureMachines(t)[0]
+	dir, args := evidenceOf(t, m, m.Quotes[0])
+	for _, name := range []string{"empty", "\x1b[2J\nRECONCILED"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{[]string{"--nonce", ""}, "--nonce is empty"},
+		{[]string{"--hcl", "empty"}, "empty: the file is empty"},
+		{[]string{"--mrtd", strings.Repeat("00", 48)}, "it carries no MRTD"},
+		{[]string{"--collateral", "."}, "--collateral was given, and a TPM's quote without --hcl is not held against it"},
+		{[]string{"--values", "-", "-"}, "standard input can be one of the files, not two"},
+		{[]string{"\x1b[2J\nRECONCILED"}, `tally: \x1b[2J\nRECONCILED: the file is empty`},
+	} {
+		for _, command := range []string{"reconcile", "explain"} {
+			cmd := exec.Command("tally", slices.Concat([]string{command}, args[1:], c.flags)...)
+			cmd.Dir = dir
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			out, _ := cmd.Output()
+			if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(stderr.String(), c.want) || strings.ContainsRune(string(out)+stderr.String(), '\x1b') {
+				t.Errorf("%s %q: %q, status %d, expected %q and 2", command, c.flags, stderr.String(), cmd.ProcessState.ExitCode(), c.want)
+			}
+		}
+	}
+}
+
 // TestReconcileUndigested: an entry of a quoted register with a digest in another
 // bank alone. The register matches without it, and nothing vouches for it.
 func TestReconcileUndigested(t *testing.T) {
