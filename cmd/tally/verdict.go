@@ -214,6 +214,9 @@ func (r *verdictReport) success() string {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
 		}
 	}
+	if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg != rtmr.SHA1 }) {
+		s += "; only the bank sha1 is quoted, in which collisions can be made"
+	}
 	if names := r.omitted(); names != "" {
 		s += "; the quote omits " + names + ", so nothing vouches for what was logged there"
 	}
