@@ -64,6 +64,23 @@ func recordOf(t testing.TB, ak *softwareKey, ek *rsa.PrivateKey, template tpm2.T
 		Credential: credential, EncryptedSecret: encrypted, Sent: secret, Returned: secret, Seed: seed}
 }
 
+// TestActivationOfUnrestrictedKey: a TPM activates a credential for a key that
+// signs what its owner made up, whichever file tells what the key is.
+func TestActivationOfUnrestrictedKey(t *testing.T) {
+	ak, ek := software(t, ecc256), rsa2048().(*rsa.PrivateKey)
+	ak.unrestricted = true
+	root := newAuthority(t, "manufacturer")
+	attest := ak.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256))
+	for form, key := range ak.forms(t) {
+		q := open(t, attest, quote.Options{Signature: ak.sign(t, attest), Key: key, Activation: mustJSON(t, record(t, ak, ek)),
+			EKCert: root.issue(t, ek.Public(), ekCertificate), EKRoots: root.pem(), Time: epoch})
+		status(t, q, quote.Chain, quote.Failed, "lacks the attributes fixedTPM, restricted")
+		if q.Trusted() {
+			t.Errorf("trusted with its key as %s", form)
+		}
+	}
+}
+
 // TestActivation: a record that holds, and each way in which it does not.
 func TestActivation(t *testing.T) {
 	ak, ek := software(t, ecc256), rsa2048().(*rsa.PrivateKey)

@@ -194,6 +194,9 @@ func openHCL(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("an HCL report", "hardware", "collateral", "tdx-roots"); err != nil {
+		return nil, err
+	}
 	q, err := p.quote(opts)
 	if err != nil {
 		return nil, err

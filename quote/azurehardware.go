@@ -16,7 +16,11 @@ func openHardware(p *HCLReport, opts *Options) (*Quote, error) {
 	if p.Hardware == TDReport {
 		return openHCLTDReport(p.Report, opts)
 	}
-	q, _, err := snpQuote(p.Report, opts)
+	inner := opts.inner()
+	if err := inner.only("an SEV-SNP report", "hardware"); err != nil {
+		return nil, err
+	}
+	q, _, err := snpQuote(p.Report, &inner)
 	return q, err
 }
 
@@ -30,13 +34,17 @@ func init() { openTDQuote = Open }
 // machine alone; a TD quote of the same TD and the same REPORTDATA, if given in
 // Options.Hardware, vouches for it and is returned in its place.
 func openHCLTDReport(report []byte, opts *Options) (*Quote, error) {
-	inner := *opts
-	inner.Nonce, inner.HCL, inner.Hardware = nil, nil, nil
-	q, err := openTDReport(report, &inner)
+	inner := opts.inner()
+	inner.Hardware = nil
+	q, err := openTDReport(report, &Options{})
 	if err != nil {
 		return nil, err
 	}
-	if len(opts.Hardware) > 0 {
+	if len(opts.Hardware) == 0 {
+		if err := inner.only("a TDREPORT without --hardware"); err != nil {
+			return nil, err
+		}
+	} else {
 		td, err := openTDQuote(opts.Hardware, inner)
 		if err != nil {
 			return nil, fmt.Errorf("what vouches for the report: %w", err)

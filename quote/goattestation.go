@@ -72,6 +72,9 @@ func openGoAttestation(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("go-attestation's JSON", "key", "ek-cert", "ek-roots", "activation"); err != nil {
+		return nil, err
+	}
 	return b.open(opts)
 }
 

@@ -51,6 +51,9 @@ func openGoTPMTools(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a go-tpm-tools attestation", "key", "ek-cert", "ek-roots", "activation", "hardware", "collateral", "tdx-roots"); err != nil {
+		return nil, err
+	}
 	b, err := bundleOf(a)
 	if err != nil {
 		return nil, err
@@ -177,8 +180,8 @@ func init() { openInside = Open }
 // put together again. Nothing in it is of the TPM's key: what both answer is
 // the nonce.
 func (q *Quote) hold(a *attestpb.Attestation, opts *Options) error {
-	inside := *opts
-	inside.Signature, inside.Key, inside.HCL = nil, nil, nil
+	inside := opts.inner()
+	inside.Nonce = opts.Nonce
 	var raw []byte
 	var err error
 	name := ""
@@ -193,7 +196,7 @@ func (q *Quote) hold(a *attestpb.Attestation, opts *Options) error {
 			inside.Hardware = tee.SevSnpAttestation.GetCertificateChain().GetVcekCert()
 		}
 	default:
-		return nil
+		return inside.only("an attestation without the hardware's")
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s", name, rtmr.Escape(err.Error()))

@@ -93,6 +93,9 @@ func ParseSNP(data []byte) (*SNPReport, error) {
 
 // openSNP opens bytes that isSNP recognised.
 func openSNP(data []byte, opts *Options) (*Quote, error) {
+	if err := opts.only("an SEV-SNP report", "hardware"); err != nil {
+		return nil, err
+	}
 	q, p, err := snpQuote(data, opts)
 	if err != nil {
 		return nil, err
@@ -116,11 +119,16 @@ func snpQuote(data []byte, opts *Options) (*Quote, *SNPReport, error) {
 		return nil, nil, err
 	}
 	q := &Quote{Kind: SNP, Version: int(p.Version), Facts: p.facts()}
-	q.Links = []Link{p.signature(data, certs), p.chain(certs, opts.now())}
-	if p.Policy&snpPolicyDebug != 0 {
-		q.Warnings = append(q.Warnings, "the guest's policy allows debugging: its host can read and change its memory")
-	}
+	q.Links = []Link{p.signature(data, certs), p.chain(certs, opts.now()), p.policy()}
 	return q, p, nil
+}
+
+// policy tells of a guest that is open to its host.
+func (p *SNPReport) policy() Link {
+	if p.Policy&snpPolicyDebug != 0 {
+		return Link{Policy, Failed, "POLICY allows debugging (bit 19): the host can read and change the guest's memory"}
+	}
+	return Link{Policy, Verified, "POLICY does not allow debugging"}
 }
 
 func (p *SNPReport) facts() []Fact {

@@ -81,6 +81,9 @@ func openTDReport(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a TDREPORT"); err != nil {
+		return nil, err
+	}
 	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: tdxTrailing(p.Trailing)}
 	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {

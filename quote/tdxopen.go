@@ -18,6 +18,9 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a TD quote", "collateral", "tdx-roots"); err != nil {
+		return nil, err
+	}
 	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 const (
 	FaultOneBank   FaultKind = "one-bank"   // another bank of the register does fold to its value
 	FaultOtherBoot FaultKind = "other-boot" // other registers do fold to theirs
+	FaultLogBehind FaultKind = "log-behind" // an earlier quote has all of the log
 )
 
 // describe tells an edit of a tape, fault by fault.
@@ -171,9 +172,9 @@ func (s *search) wholeClause(t *tape, f *fault) string {
 		}
 		return fmt.Sprintf("%s entries of %s were extended into this register", which, f.reg)
 	case FaultEarlierList:
-		return fmt.Sprintf("the log began before: the %s of a candidate log were extended first", counted(f.n, "entry", "entries"))
+		return fmt.Sprintf("the log began before: a candidate log (%s) was extended first", counted(f.n, "entry", "entries"))
 	case FaultLaterList:
-		return fmt.Sprintf("the log goes on: the %s of a candidate log were extended after it", counted(f.n, "entry", "entries"))
+		return fmt.Sprintf("the log is behind its quote: a candidate log (%s) was extended after it", counted(f.n, "entry", "entries"))
 	case FaultOtherLog:
 		return "a candidate log was extended in place of this one"
 	}
@@ -269,6 +270,9 @@ func (s *search) conclude(x *Explanation, g *goal) {
 	}
 	if len(x.Against) > 0 {
 		x.Text += fmt.Sprintf("; it does not explain %s", bankNames(x.Against))
+	}
+	if g.passed > 0 {
+		x.Text += fmt.Sprintf("; it does not pass %s, which may be of another boot", counted(g.passed, "earlier quote", "earlier quotes"))
 	}
 }
 

@@ -175,6 +175,21 @@ func TestExplainTwoFaults(t *testing.T) {
 	}
 }
 
+func TestExplainThreeFaults(t *testing.T) {
+	trails := listOf(60, rtmr.SHA256)
+	quoted := hardware(trails, func(x *replay.Trail, e extended) extended {
+		e = slices.Insert(slices.Delete(e, 40, 41), 33, e[33])
+		e[30], e[31] = e[31], e[30]
+		return e
+	})
+	if x := proven(t, explain(t, trails, quoted, replay.SearchOptions{MaxEdits: 3})); len(x.Edits) != 3 || x.Entry != 30 || x.Edits[2].Entry != 40 {
+		t.Errorf("%+v", x)
+	}
+	if r := explain(t, trails, quoted, replay.SearchOptions{}); r.Found[0].Proven {
+		t.Errorf("%+v", r.Found)
+	}
+}
+
 // TestExplainOneBank: what differs in one bank is told of that bank, and a bank
 // that speaks against an edit is named.
 func TestExplainOneBank(t *testing.T) {
@@ -274,6 +289,11 @@ func TestExplainEarlier(t *testing.T) {
 	if y := proven(t, explain(t, trails, at(298, three), full)); len(y.Edits) != 3 || y.Entry != 120 || y.Edits[1].Entry != 200 || y.Edits[2].Entry != 280 {
 		t.Errorf("%+v", y)
 	}
+	// A value of another boot does not stand in the way.
+	full.Earlier = []rtmr.Values{{rtmr.SHA256: {pcr10: digestOf(rtmr.SHA256, 7777)}}}
+	if y := proven(t, explain(t, trails, at(299, one), full)); y.Entry != 120 || !strings.Contains(y.Text, "does not pass 1 earlier quote") {
+		t.Errorf("%+v", y)
+	}
 	// What is not explained lies behind the last quote that is.
 	full.Earlier = []rtmr.Values{at(100, as)}
 	r := explain(t, trails, at(250, func(e extended) extended { e[222] = digestOf(rtmr.SHA256, 4444); return e }), full)
@@ -317,7 +337,7 @@ func TestExplainComposite(t *testing.T) {
 				q.Digest.Sum = sum
 				return []rtmr.Composite{q}
 			}
-			for _, reg := range []rtmr.Register{pcr10, rtmr.MustParse("pcr4")} {
+			for _, reg := range []rtmr.Register{pcr10, rtmr.MustParse("pcr7")} {
 				r := explain(t, trails, nil, replay.SearchOptions{Composites: compose(unedited)})
 				if len(r.Found) > 0 {
 					t.Errorf("as it is: %+v", r.Found)

@@ -19,6 +19,7 @@ type goal struct {
 
 	want   []byte    // the register's value, if it is quoted
 	via    [][]byte  // earlier quotes' values, to be passed before it
+	passed int       // how many of those were given up
 	digest *composed // else
 
 	tape    *tape  // perhaps edited, up to an earlier quote's value

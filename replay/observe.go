@@ -50,6 +50,10 @@ func (s *search) observe(g *goal) (all []Explanation) {
 			g.reg, bankNames(s.goodBanks(g)), bankNames(x.Banks)))
 		return all
 	}
+	if x.First == x.Last && x.Last > 0 {
+		add(FaultLogBehind, fmt.Sprintf("the log is behind its quote: an earlier quote has all its %s, and what was extended after them is not in it; a later log, as a candidate, would settle it", counted(x.Last, "entry", "entries")))
+		return all
+	}
 	add(FaultUnloggedEntry, s.unloggedText(&x, g))
 	if len(g.tape.steps) > 0 && g.floor == 0 && g.tape.beginsAList() {
 		add(FaultKexec, "the list begins with its only boot_aggregate: if the machine came here by kexec, the list of the kernel before was extended first, and as a candidate it would settle that")
@@ -78,15 +82,12 @@ func (s *search) unloggedText(x *Explanation, g *goal) string {
 	if x.Last == 0 {
 		return fmt.Sprintf("%s moved in %s, and no log has an entry of it: the log that was extended, as a candidate, would settle it", g.reg, bankNames(x.Banks))
 	}
-	where := fmt.Sprintf("anywhere among its %s", counted(x.Last, "entry", "entries"))
+	where := fmt.Sprintf("anywhere among its %s or behind the last, if it is behind its quote", counted(x.Last, "entry", "entries"))
 	if x.First > 0 {
 		where = fmt.Sprintf("after the first %d of its %d entries, which an earlier quote has", x.First, x.Last)
-		if x.First == x.Last {
-			where = "after its last entry, up to which an earlier quote has all"
-		}
 	}
-	if len(g.via) > 0 {
-		where += fmt.Sprintf(", and before %s that the log does not fold to either", counted(len(g.via), "earlier quote", "earlier quotes"))
+	if n := len(g.via) + g.passed; n > 0 {
+		where += fmt.Sprintf(", and before %s that the log does not fold to either", counted(n, "earlier quote", "earlier quotes"))
 	}
 	return fmt.Sprintf("no edit that was tried makes %s fold to the quoted value in %s: an entry may be missing from the log, %s; its digest, or a log that has it, as a candidate would settle it", g.reg, bankNames(x.Banks), where)
 }

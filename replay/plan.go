@@ -39,8 +39,9 @@ func (s *search) plan(g *goal) {
 	s.sweep(g, "swaps of neighbours", nil, swaps, g.floor, near-1)
 	s.sweep(g, "entries not extended, or extended twice", nil, doubled, g.floor, near-1)
 	s.sweep(g, "altered digests of one bank, and digests of zeros or separators that no log has", nil, slices.Concat(foreign, alters), g.floor, near-1)
-	if g.floor == 0 {
-		s.sweep(g, "a beginning of the log that was not extended", nil, []local{{1, headMissing}}, 1, n-1)
+	s.beginnings(g)
+	if n := len(g.tape.sections()); n > maxOrdered {
+		s.add(&job{goal: g, name: fmt.Sprintf("other orders of the %d logs", n), cost: math.Inf(1)})
 	}
 	s.planCandidates(g)
 	s.planDistances(g)
@@ -99,6 +100,19 @@ func (s *search) sweep(g *goal, name string, base whole, locals []local, from, t
 				}
 			}
 		}})
+}
+
+// beginnings plans the fault that the register begins with a later entry. It
+// comes after the single ones, which are likelier.
+func (s *search) beginnings(g *goal) {
+	n := len(g.tape.steps)
+	if g.floor > 0 {
+		return
+	}
+	s.sweep(g, "a beginning of the log that was not extended", nil, []local{{1, headMissing}}, 2, n-1)
+	if last := len(s.jobs) - 1; n > 2 {
+		s.jobs[last].cost *= float64(len(doubled) + 1)
+	}
 }
 
 // capped is the fault of a log that is ahead of a quote which was taken after a
@@ -248,7 +262,11 @@ func (p *prober) combine(from, to, faults, least, most int) {
 				p.try(&p.edit)
 			} else {
 				end := p.edit.end()
+				if faults == 2 {
+					p.grow(&p.edit, most)
+				}
 				p.combine(end+least, end+most, faults-1, least, most)
+				p.trunk.splices = 0
 			}
 			p.edit.truncate(k)
 		}

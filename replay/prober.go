@@ -2,7 +2,9 @@ package replay
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/binary"
+	"hash"
 	"sync/atomic"
 
 	"tallystick/internal/lanes"
@@ -30,6 +32,35 @@ type prober struct {
 	lanes        []lane
 	n            int // lanes that are filled
 	comp         composer
+	trunk        trunk
+}
+
+// trunk is what edits share that differ in their last splice alone: the values
+// behind the splice before it.
+type trunk struct {
+	splices int    // how many are in it; 0 for no trunk
+	at      int    // the first value's position
+	values  []byte // at this and the next positions
+}
+
+// grow makes the trunk of an edit, over at most so many steps behind it.
+func (p *prober) grow(e *edit, most int) {
+	p.trunk.splices = 0
+	if p.goal.digest != nil {
+		return
+	}
+	l := &p.lanes[p.n]
+	if !p.begin(e, l) {
+		return
+	}
+	s, at := p.strip, e.end()
+	to := min(at+most, len(p.tape.steps))
+	p.trunk = trunk{splices: len(e.splices), at: at, values: append(p.trunk.values[:0], l.value[:s.size]...)}
+	for i := at; i < to; i++ {
+		lanes.Fold(s.alg, &l.value, s.in(i), p.word)
+		p.trunk.values = append(p.trunk.values, l.value[:s.size]...)
+	}
+	p.folds += uint64(to - at)
 }
 
 // lane is an edit whose tail is still to be folded.
@@ -74,11 +105,15 @@ func (p *prober) try(e *edit) {
 // begin folds an edit up to its last splice into a lane.
 func (p *prober) begin(e *edit, l *lane) (ok bool) {
 	var buf [rtmr.MaxDigestSize]byte
-	s := p.strip
+	s, first := p.strip, 0
 	copy(l.value[:s.size], s.after(e.splices[0].from))
-	for k := range e.splices {
+	if n := len(e.splices) - 1; n > 0 && n == p.trunk.splices {
+		first = n
+		copy(l.value[:s.size], p.trunk.values[(e.splices[n].from-p.trunk.at)*s.size:])
+	}
+	for k := first; k < len(e.splices); k++ {
 		sp := &e.splices[k]
-		if k > 0 && p.scan(&l.value, s.run(e.splices[k-1].to, sp.from)) {
+		if k > first && p.scan(&l.value, s.run(e.splices[k-1].to, sp.from)) {
 			p.confirm(e)
 		}
 		for i := range sp.put {
@@ -176,12 +211,14 @@ func (p *prober) whole(e *edit) {
 // Every value has to be hashed with the others, so lanes gain little.
 type composer struct {
 	data   []byte
+	hash   midstate
 	strips []*strip // one a slot
 	values [][rtmr.MaxDigestSize]byte
 }
 
 func (c *composer) init(g *goal, t *tape) {
 	c.data = append([]byte(nil), g.digest.data...)
+	c.hash.init(g.digest.Digest.Alg, c.data[:g.digest.slots[0].offset])
 	for _, sl := range g.digest.slots {
 		s := t.bank(sl.alg)
 		c.strips = append(c.strips, s)
@@ -250,5 +287,32 @@ func (c *composer) hit(p *prober) bool {
 	for k, sl := range p.goal.digest.slots {
 		copy(c.data[sl.offset:], c.values[k][:c.strips[k].size])
 	}
-	return p.goal.digest.hit(c.data)
+	return bytes.Equal(c.hash.of(c.data[p.goal.digest.slots[0].offset:]), p.goal.digest.Digest.Sum)
+}
+
+// midstate is a hash of data whose beginning does not change.
+type midstate struct {
+	hash  hash.Hash
+	saved []byte // the state after the beginning; nil if the hash cannot tell
+	start []byte
+	sum   [rtmr.MaxDigestSize]byte
+}
+
+func (m *midstate) init(alg rtmr.Alg, start []byte) {
+	m.hash, m.start = alg.New(), start
+	m.hash.Write(start)
+	if h, ok := m.hash.(encoding.BinaryMarshaler); ok {
+		m.saved, _ = h.MarshalBinary()
+	}
+}
+
+// of returns the hash of the beginning and the rest, valid until the next call.
+func (m *midstate) of(rest []byte) []byte {
+	h, ok := m.hash.(encoding.BinaryUnmarshaler)
+	if m.saved == nil || !ok || h.UnmarshalBinary(m.saved) != nil {
+		m.hash.Reset()
+		m.hash.Write(m.start)
+	}
+	m.hash.Write(rest)
+	return m.hash.Sum(m.sum[:0])
 }

@@ -91,9 +91,22 @@ func (s *search) setCandidates() {
 	}
 }
 
-// run does the jobs, cheapest first, until the goals are reached or the
-// context ends.
+// run does the jobs until the goals are reached or the context ends. A goal
+// that earlier quotes stand before, and that nothing leads to through them, is
+// searched once more without them.
 func (s *search) run() {
+	s.drain()
+	for _, g := range s.goals {
+		if !g.solved && len(g.via) > 0 && s.ctx.Err() == nil {
+			g.passed, g.via = len(g.via), nil
+			s.plan(g)
+		}
+	}
+	s.drain()
+}
+
+// drain does the jobs, cheapest first.
+func (s *search) drain() {
 	for len(s.jobs) > 0 && s.ctx.Err() == nil {
 		slices.SortStableFunc(s.jobs, func(a, b *job) int {
 			return cmp.Or(btoi(a.goal.follows)-btoi(b.goal.follows), cmp.Compare(a.rank(), b.rank()))

@@ -290,13 +290,14 @@ func ofLog(sc section, o *tape, from, to int, put item) whole {
 func besides(o *tape) []whole {
 	put := item{of: o, n: len(o.steps)}
 	return []whole{
+		// The candidate alone comes first: what it explains does not take both.
+		func(t *tape, e *edit) bool {
+			e.add(fault{kind: FaultOtherLog, n: len(o.steps)}, 0, len(t.steps), put)
+			return len(t.steps) > 0
+		},
 		at(FaultEarlierList, 0, len(o.steps), 0, 0, put),
 		func(t *tape, e *edit) bool {
 			e.add(fault{kind: FaultLaterList, at: len(t.steps), n: len(o.steps)}, len(t.steps), len(t.steps), put)
-			return len(t.steps) > 0
-		},
-		func(t *tape, e *edit) bool {
-			e.add(fault{kind: FaultOtherLog, n: len(o.steps)}, 0, len(t.steps), put)
 			return len(t.steps) > 0
 		},
 	}

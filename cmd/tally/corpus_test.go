@@ -215,3 +215,45 @@ func publishedValues(t *testing.T, file string) rtmr.Values {
 	}
 	return values
 }
+
+// TestExplainCorpus: what explains the corpus's mismatches, as far as its README
+// tells.
+func TestExplainCorpus(t *testing.T) {
+	top, ok := testlogs.Shared(t, "corpus")
+	if !ok {
+		t.Skip("../shared/corpus is not here")
+	}
+	const insecure = "--insecure-skip-signature"
+	for _, row := range []struct {
+		name, dir string
+		args      []string
+		register  string
+		kinds     []string // of the register's explanations
+		proven    bool     // the first of them
+	}{
+		{"IMA's register column is an RTMR index", "tdx-ccel-ima", []string{insecure, "--profile", "mainline", "--quote", "quote.bin", "ccel_data.bin", "ima_log.bin"}, "rtmr2", []string{"register-column"}, true},
+		{"the IMA list is a candidate", "tdx-ccel-ima", []string{insecure, "--candidates", "ima_log.bin", "--quote", "quote.bin", "ccel_data.bin"}, "rtmr2", []string{"later-list"}, true},
+		{"the other boot's log", "tdx-live", []string{"--candidates", "tdx_ccel_live2.dat", "--quote", "tdx_quote_live.dat", "tdx_ccel_live.bin"}, "rtmr2", []string{"other-log"}, true},
+		{"another boot", "tdx-live", []string{"--quote", "tdx_quote_live.dat", "tdx_ccel_live.bin"}, "rtmr2", []string{"unlogged-entry", "other-boot"}, false},
+		{"another PCR 0", "tpm-failed-pcr0", []string{insecure, "--quote", "failed-quote.bin", "--signature", "failed-signature.bin", "--values", "failed-pcrs.json", "failed-event_log.bin"}, "pcr0", []string{"unlogged-entry", "other-boot"}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			report, status := verdictIn(t, filepath.Join(top, row.dir), append([]string{"explain", "--json", "--at", "2026-11-24T00:00:00Z"}, row.args...)...)
+			if report.Verdict != "diverged" || status != 1 || report.Search == nil {
+				t.Fatalf("%s (%s), status %d", report.Verdict, report.Text, status)
+			}
+			var search searchJSON
+			strictly(t, *report.Search, &search)
+			var kinds []string
+			for _, f := range search.Found {
+				kinds = append(kinds, f.Kind)
+				if f.Register != row.register {
+					t.Errorf("%s is blamed", f.Register)
+				}
+			}
+			if !slices.Equal(kinds, row.kinds) || search.Found[0].Proven != row.proven {
+				t.Errorf("%s", *report.Search)
+			}
+		})
+	}
+}

@@ -44,6 +44,9 @@ Exit status: 0 reconciled; 1 diverged or untrusted, explained or not; 2 input or
 		Example: `  tally explain --quote quote.bin ccel.bin ima.bin
   tally explain --quote quote.bin --earlier yesterday.bin --candidates other-ima.bin ccel.bin ima.bin`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkGiven(cmd); err != nil {
+				return err
+			}
 			if err := search.check(); err != nil {
 				return err
 			}
@@ -265,7 +268,7 @@ func (c *investigation) place(q *quote.Quote) (rtmr.Values, error) {
 		}
 	}
 	if len(values) == 0 {
-		return nil, errors.New("no prefix of the logs gives the digest that it signs")
+		return nil, errors.New("no prefix of the logs gives the digest that it signs; its values would place it (QUOTE,SIGNATURE,VALUES)")
 	}
 	return values, nil
 }

@@ -100,3 +100,42 @@ func TestExplainFixtures(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainEarlier: the first kernel's quote, before a kexec, bounds where the
+// second one's list is wrong; a log that ends with it is behind its quote.
+func TestExplainEarlier(t *testing.T) {
+	dir, ok := testlogs.Shared(t, "lab", "captures", "kexec-6.12")
+	if !ok {
+		t.Skip("../shared/lab/captures is not here")
+	}
+	const boot, first, second = "tpm0.binary_bios_measurements", "first/ima.binary_runtime_measurements", "ima.binary_runtime_measurements"
+	kernel1 := len(records(testlogs.Read(t, filepath.Join(dir, first))))
+	entries := records(testlogs.Read(t, filepath.Join(dir, second)))
+	const lost = 100
+	work := files(t, map[string][]byte{
+		"values": testlogs.Read(t, testlogs.Fixture(t, "kexec-6.12", "values.json")),
+		"gap":    slices.Concat(slices.Concat(entries[:lost], entries[lost+1:])...),
+	})
+	args := []string{"explain", "--json", "--budget", "5s", "--max-edits", "1", "--values", filepath.Join(work, "values"), "--key", "ak-ecc.tpmt_public.bin",
+		"--quote", "quote-ecc-sha256.tpms_attest.bin", "--signature", "quote-ecc-sha256.tpmt_signature.bin",
+		"--earlier", "first/quote-ecc-sha256.tpms_attest.bin,first/quote-ecc-sha256.tpmt_signature.bin", boot, first}
+	for _, c := range []struct {
+		list  []string
+		kind  string
+		first int
+		last  int
+	}{
+		{nil, "log-behind", kernel1, kernel1},
+		{[]string{filepath.Join(work, "gap")}, "unlogged-entry", kernel1, kernel1 + len(entries) - 1},
+	} {
+		report, status := verdictIn(t, dir, append(slices.Clone(args), c.list...)...)
+		if report.Verdict != "diverged" || status != 1 {
+			t.Fatalf("%s (%s), status %d", report.Verdict, report.Text, status)
+		}
+		var search searchJSON
+		strictly(t, *report.Search, &search)
+		if f := search.Found[0]; f.Kind != c.kind || f.Proven || f.First != c.first || f.Last != c.last {
+			t.Errorf("%+v, expected %s from %d to %d", f, c.kind, c.first, c.last)
+		}
+	}
+}

@@ -24,7 +24,7 @@ func main() {
 	case errors.Is(err, errContradiction), errors.Is(err, errDiffer), errors.Is(err, errNotReconciled):
 		os.Exit(1)
 	default:
-		fmt.Fprintln(os.Stderr, "tally:", err)
+		fmt.Fprintln(os.Stderr, "tally:", printable(err.Error()))
 		os.Exit(2)
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fatih/color"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"tallystick/rtmr"
 )
 
 // Colours, which the library leaves out where standard output is no terminal
@@ -18,6 +21,10 @@ var (
 	bad     = color.New(color.FgRed, color.Bold).SprintFunc()
 	caution = color.New(color.FgYellow).SprintFunc()
 )
+
+// printable escapes what a file's name may hold and a terminal obey. What was
+// escaped before stays as it is.
+func printable(s string) string { return strings.ReplaceAll(rtmr.Escape(s), `\\`, `\`) }
 
 // contradicts marks an entry in a list of them.
 var contradicts = bad("[its data contradict the digest]")
@@ -38,7 +45,7 @@ func withProgress(file *os.File, name string, prints bool) io.ReadCloser {
 			return file
 		}
 	}
-	bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(name),
+	bar := progressbar.NewOptions64(size, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetDescription(printable(name)),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 	return &barred{progressbar.NewReader(file, bar), bar}
 }

@@ -75,6 +75,9 @@ func (r *verdictReport) printRegisters(w io.Writer) {
 	for _, u := range r.Uncovered {
 		fmt.Fprintf(w, "  %-6s %-8s %s  %s of %s\n", u.Register, "-", caution("not quoted"), events(u.Events), r.Logs[u.Log].Path)
 	}
+	for _, u := range r.Undigested {
+		fmt.Fprintf(w, "  %-6s %-8s %s  %s of %s\n", u.Register, "-", bad("no digest"), events(u.Events), r.Logs[u.Log].Path)
+	}
 }
 
 // print writes the evidence behind a heading, and what vouches for it, indented.
