@@ -41,7 +41,7 @@ func TestAppendRecordFixtures(t *testing.T) {
 	if err != nil || len(lists) < 20 {
 		t.Fatalf("%d lists, %v", len(lists), err)
 	}
-	algs := map[string]rtmr.Alg{"ima.bin": rtmr.SHA1, "ima_sha256.bin": rtmr.SHA256, "ima_sha384.bin": rtmr.SHA384}
+	algs := map[string]rtmr.Alg{"ima.bin": rtmr.SHA1, "ima_sha256.bin": rtmr.SHA256, "ima_sha384.bin": rtmr.SHA384, "ima_sha512.bin": rtmr.SHA512}
 	for _, path := range lists {
 		dir, name := filepath.Split(path)
 		t.Run(filepath.Join(filepath.Base(dir), name), func(t *testing.T) {

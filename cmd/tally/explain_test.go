@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
 

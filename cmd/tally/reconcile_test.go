@@ -230,7 +230,7 @@ func TestReconcileForgedValues(t *testing.T) {
 // TestReconcileFlags: a flag that would have no effect is an error, for what it
 // asks for was not checked; and no file's name reaches a terminal as it is.
 func TestReconcileFlags(t *testing.T) {
-	m := fixtureMachines(t)[0]
+	m := fixtureMachine(t, "ng-small-6.1+ima.bin")
 	dir, args := evidenceOf(t, m, m.Quotes[0])
 	for _, name := range []string{"empty", "\x1b[2J\nRECONCILED"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
