@@ -18,6 +18,7 @@ import (
 type Machine struct {
 	Kernel   string // a series of Debian's kernels, "6.1", "6.12", "7.3"; "7.3-lab" is built from source
 	Firmware Firmware
+	NewOVMF  bool // the newest OVMF that Debian has, not the host's
 
 	TPM   TPM
 	Banks []string // "sha1", "sha256", "sha384", "sha512"
@@ -146,6 +147,7 @@ func (m *Machine) setDefaults() {
 type parts struct {
 	kernel  *setup.Kernel
 	loaders *setup.Loaders // nil where none is needed
+	ovmf    string         // the root below which OVMF lies
 	init    []byte
 	labtpm  []byte
 	labtsm  []byte // nil where it is not asked for
@@ -162,6 +164,11 @@ func (m *Machine) find() (*parts, error) {
 	p := &parts{kernel: kernel}
 	if m.Firmware == UKI || m.Firmware == SecureBoot {
 		if p.loaders, err = setup.FindLoaders(); err != nil {
+			return nil, err
+		}
+	}
+	if m.NewOVMF {
+		if p.ovmf, err = setup.FindOVMF(); err != nil {
 			return nil, err
 		}
 	}

@@ -101,6 +101,7 @@ func (g *Guest) firmware() ([]string, error) {
 
 // flash returns the firmware's code, and variables of the machine's own.
 func (g *Guest) flash(code, vars string) ([]string, error) {
+	code, vars = filepath.Join("/", g.parts.ovmf, code), filepath.Join("/", g.parts.ovmf, vars)
 	content, err := os.ReadFile(vars)
 	if err != nil {
 		return nil, err

@@ -27,3 +27,11 @@ func FindLoaders() (*Loaders, error) {
 		Stub: filepath.Join(dir, "usr/lib/systemd/boot/efi/linuxx64.efi.stub"),
 	}, nil
 }
+
+// FindOVMF returns the folder in which Debian's newest OVMF is unpacked, and
+// downloads it if it is not there. The host's own is older.
+func FindOVMF() (root string, err error) {
+	return Once("ovmf", func(tmp string) error {
+		return inApt(func(a *apt) error { return a.fetch(tmp, "ovmf") })
+	})
+}
