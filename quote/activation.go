@@ -115,12 +115,12 @@ func (a *Activation) verify(key *tpmKey) (said string, err error) {
 		return "", errors.New("the secret that came back is not the one that was sent")
 	}
 	if len(a.Seed) == 0 {
-		return "an activation record ties the key to it, on the verifier's own word: without the seed its credential cannot be computed again", nil
+		return "an activation record ties the key to the endorsement key, on the verifier's own word: without the seed its credential cannot be computed again", nil
 	}
 	if err := a.recompute(ek, name); err != nil {
 		return "", err
 	}
-	return "an activation record ties the key to it: its credential is what the seed, the key's name and the secret give", nil
+	return "an activation record ties the key to the endorsement key: its credential is what the seed, the key's name and the secret give", nil
 }
 
 // endorsementKey returns the endorsement key, by its structure where that is known.
@@ -156,7 +156,7 @@ func (a *Activation) endorsementKey() (*tpmKey, error) {
 // keyName returns the attestation key's name, having made sure that it is the
 // name of the key that signed the quote.
 func (a *Activation) keyName(key *tpmKey) ([]byte, error) {
-	name := []byte(a.AKName)
+	name, lacks := []byte(a.AKName), key.lacks()
 	if len(a.AKPublic) > 0 {
 		ak, err := parseTPMKey(a.AKPublic)
 		switch {
@@ -169,9 +169,13 @@ func (a *Activation) keyName(key *tpmKey) ([]byte, error) {
 		case !ak.equal(key):
 			return nil, errors.New("akPublic is another key than the quote's")
 		}
-		name = ak.name
+		name, lacks = ak.name, ak.lacks()
 	}
 	switch {
+	case len(lacks) > 0:
+		// A TPM activates a credential for any of its keys, those too that sign
+		// what their owner made up.
+		return nil, fmt.Errorf("the key lacks the attributes %s: that it is in the TPM does not make what it signs the TPM's own", strings.Join(lacks, ", "))
 	case key.area != nil && !bytes.Equal(key.name, name):
 		return nil, fmt.Errorf("it is of the key named %x, the quote's key has the name %x", name, key.name)
 	case key.area == nil && len(a.AKPublic) == 0:

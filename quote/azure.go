@@ -62,7 +62,6 @@ const (
 	hclRuntime = hclData + 20 // size, version, report type, hash type, size of the runtime data
 
 	hclTypeSNP, hclTypeTDX = 2, 4
-	tdReportSize           = 1024
 )
 
 var hclHashes = map[uint32]rtmr.Alg{1: rtmr.SHA256, 2: rtmr.SHA384, 3: rtmr.SHA512}
@@ -86,7 +85,7 @@ func ParseHCL(data []byte) (*HCLReport, error) {
 	case hclTypeSNP:
 		p.Hardware, p.Report = SNP, slot
 	case hclTypeTDX:
-		p.Hardware, p.Report = TDReport, slot[:tdReportSize]
+		p.Hardware, p.Report = TDReport, slot[:TDReportSize]
 	default:
 		return nil, fmt.Errorf("%w: offset %d: report type %d%s, expected 2 (SNP) or 4 (TDX)", ErrUnsupported, hclData+8, kind, hclTypeName[kind])
 	}
@@ -193,6 +192,9 @@ func (p *HCLReport) ReportData() rtmr.Hex {
 func openHCL(data []byte, opts *Options) (*Quote, error) {
 	p, err := ParseHCL(data)
 	if err != nil {
+		return nil, err
+	}
+	if err := opts.only("an HCL report", "hardware", "collateral", "tdx-roots"); err != nil {
 		return nil, err
 	}
 	q, err := p.quote(opts)

@@ -16,7 +16,11 @@ func openHardware(p *HCLReport, opts *Options) (*Quote, error) {
 	if p.Hardware == TDReport {
 		return openHCLTDReport(p.Report, opts)
 	}
-	q, _, err := snpQuote(p.Report, opts)
+	inner := opts.inner()
+	if err := inner.only("an SEV-SNP report", "hardware"); err != nil {
+		return nil, err
+	}
+	q, _, err := snpQuote(p.Report, &inner)
 	return q, err
 }
 
@@ -26,60 +30,46 @@ var openTDQuote func(data []byte, opts Options) (*Quote, error)
 
 func init() { openTDQuote = Open }
 
-// tdReportFields are those of a TDREPORT that a TD quote repeats (TDREPORT_STRUCT,
-// Intel's TDX Module ABI specification).
-type tdReportFields struct {
-	reportData rtmr.Hex
-	values     rtmr.Values // mrtd and the RTMRs
-}
-
-func readTDReport(report []byte) tdReportFields {
-	const mrtd, rtmr0, size = 528, 720, 48
-	bank := map[rtmr.Register]rtmr.Hex{rtmr.MRTD: report[mrtd:][:size]}
-	for i := range rtmr.NumRTMRs {
-		r, _ := rtmr.Index(i).RTMR()
-		bank[r] = report[rtmr0+i*size:][:size]
-	}
-	return tdReportFields{report[128:192], rtmr.Values{rtmr.SHA384: bank}}
-}
-
 // openHCLTDReport opens a TDREPORT of an HCL report. Its MAC is for its own
 // machine alone; a TD quote of the same TD and the same REPORTDATA, if given in
 // Options.Hardware, vouches for it and is returned in its place.
 func openHCLTDReport(report []byte, opts *Options) (*Quote, error) {
-	if report[0] != 0x81 {
-		return nil, fmt.Errorf("%w: REPORTTYPE.TYPE %#x, expected 0x81 (TDX)", ErrUnsupported, report[0])
-	}
-	fields := readTDReport(report)
-	if len(opts.Hardware) == 0 {
-		return &Quote{
-			Kind: TDReport, Version: int(report[2]), Values: fields.values,
-			Links: []Link{{Signature, Missing, "a TDREPORT is MACed for its own machine, and no TD quote given that repeats it"}},
-			Facts: []Fact{{"REPORTDATA", fields.reportData.String()}},
-		}, nil
-	}
-	inner := *opts
-	inner.Nonce, inner.HCL, inner.Hardware = nil, nil, nil
-	q, err := openTDQuote(opts.Hardware, inner)
+	inner := opts.inner()
+	inner.Hardware = nil
+	q, err := openTDReport(report, &Options{})
 	if err != nil {
-		return nil, fmt.Errorf("what vouches for the report: %w", err)
+		return nil, err
 	}
-	if q.Kind != TDX {
-		return nil, fmt.Errorf("what vouches for the report: a quote of the kind %s, expected %s", q.Kind, TDX)
+	if len(opts.Hardware) == 0 {
+		if err := inner.only("a TDREPORT without --hardware"); err != nil {
+			return nil, err
+		}
+	} else {
+		td, err := openTDQuote(opts.Hardware, inner)
+		if err != nil {
+			return nil, fmt.Errorf("what vouches for the report: %w", err)
+		}
+		if td.Kind != TDX {
+			return nil, fmt.Errorf("what vouches for the report: a quote of the kind %s, expected %s", td.Kind, TDX)
+		}
+		td.Links = append(td.Links, repeats(td, q))
+		q = td
 	}
-	q.Links = append(q.Links, fields.bindTo(q))
+	q.Links = slices.DeleteFunc(q.Links, func(l Link) bool { return l.Name == Nonce })
 	return q, nil
 }
 
-// bindTo checks that a TD quote is of the same TD as the TDREPORT, and made for
+// repeats checks that a TD quote is of the same TD as a TDREPORT, and made for
 // the same REPORTDATA.
-func (f tdReportFields) bindTo(q *Quote) Link {
-	if !slices.Contains(q.Facts, Fact{"REPORTDATA", f.reportData.String()}) {
-		return Link{Binding, Failed, fmt.Sprintf("the TD quote's REPORTDATA is not the TDREPORT's, %s", f.reportData)}
+func repeats(td, report *Quote) Link {
+	for _, f := range report.Facts {
+		if f.Name == "REPORTDATA" && !slices.Contains(td.Facts, f) {
+			return Link{Binding, Failed, fmt.Sprintf("the TD quote's REPORTDATA is not the TDREPORT's, %s", f.Value)}
+		}
 	}
-	bank := f.values[rtmr.SHA384]
+	bank := report.Values[rtmr.SHA384]
 	for _, r := range slices.SortedFunc(maps.Keys(bank), rtmr.Register.Compare) {
-		if got, want := q.Values[rtmr.SHA384][r], bank[r]; !bytes.Equal(got, want) {
+		if got, want := td.Values[rtmr.SHA384][r], bank[r]; !bytes.Equal(got, want) {
 			return Link{Binding, Failed, fmt.Sprintf("the TD quote's %s is %s, the TDREPORT's %s", r, got, want)}
 		}
 	}

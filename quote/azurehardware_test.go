@@ -1,6 +1,7 @@
 package quote
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -65,16 +66,18 @@ func TestHCLKeyRefuses(t *testing.T) {
 
 // A TD quote stands for a TDREPORT if it repeats it, and for no other.
 func TestTDQuoteForTDReport(t *testing.T) {
-	report := make([]byte, tdReportSize)
+	report := make([]byte, TDReportSize)
 	report[0] = 0x81
 	for i := 128; i < 192; i++ {
 		report[i] = byte(i)
 	}
 	report[528], report[720+3*48] = 7, 9
 	same := func() *Quote {
-		f := readTDReport(report)
-		return &Quote{Kind: TDX, Values: readTDReport(append([]byte{}, report...)).values,
-			Facts: []Fact{{"REPORTDATA", f.reportData.String()}}, Links: []Link{{Signature, Verified, ""}}}
+		p, err := ParseTDReport(bytes.Clone(report))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Quote{Kind: TDX, Values: p.values(), Facts: []Fact{{"REPORTDATA", p.REPORTDATA.String()}}, Links: []Link{{Signature, Verified, ""}}}
 	}
 	defer func() { openTDQuote = Open }()
 	for name, c := range map[string]struct {

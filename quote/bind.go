@@ -2,6 +2,7 @@ package quote
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,11 +27,11 @@ func (q *Quote) Bind(values rtmr.Values) error {
 	if err := values.Validate(); err != nil {
 		return err
 	}
-	selected, dropped := rtmr.Values{}, []string{}
+	selected, dropped := rtmr.Values{}, []rtmr.Selected{}
 	for alg, bank := range values {
 		for register, value := range bank {
 			if s := (rtmr.Selected{Alg: alg, Register: register}); !selects(q.Composites, s) {
-				dropped = append(dropped, s.String())
+				dropped = append(dropped, s)
 				continue
 			}
 			if selected[alg] == nil {
@@ -91,22 +92,26 @@ func (q *Quote) setLink(l Link) {
 	}
 }
 
-// registerList writes "sha1:pcr0" and the like, in order: banks by name,
-// registers by index, the first few of many.
-func registerList(names []string) string {
-	const most = 32
-	slices.SortFunc(names, func(a, b string) int {
-		bankA, a, _ := strings.Cut(a, ":")
-		bankB, b, _ := strings.Cut(b, ":")
-		if bankA != bankB {
-			return strings.Compare(bankA, bankB)
-		}
-		return rtmr.MustParse(a).Compare(rtmr.MustParse(b))
+// registerList writes registers by bank, neighbours as a range:
+// "sha1:pcr0..pcr23, sha256:pcr11".
+func registerList(registers []rtmr.Selected) string {
+	slices.SortFunc(registers, func(a, b rtmr.Selected) int {
+		return cmp.Or(cmp.Compare(a.Alg, b.Alg), a.Register.Compare(b.Register))
 	})
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	var list []string
+	for len(registers) > 0 {
+		first, n := registers[0], 1
+		for n < len(registers) && registers[n].Alg == first.Alg && registers[n].Register.Kind() == first.Register.Kind() &&
+			registers[n].Register.Index() == first.Register.Index()+n {
+			n++
+		}
+		text := first.String()
+		if n > 1 {
+			text += ".." + registers[n-1].Register.String()
+		}
+		list, registers = append(list, text), registers[n:]
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(list, ", ")
 }
 
 // mergeValues adds values to others; it is an error if a register has two.

@@ -146,14 +146,14 @@ func keyChain(key *tpmKey, from given, opts *Options) Link {
 		return Link{Chain, Missing, "no key was given (--key)"}
 	case len(opts.Activation) > 0:
 		return activationChain(key, opts)
-	case len(opts.EKCert) > 0:
-		return endorsementAlone(from, opts)
 	case len(key.certs) > 0 && len(opts.EKRoots) > 0:
 		root, err := chainTo(opts.EKRoots, key.certs, attests, opts)
 		if err != nil {
 			return Link{Chain, Failed, fmt.Sprintf("the key's certificate %s: %s", subject(key.certs[0]), err)}
 		}
 		return Link{Chain, Verified, fmt.Sprintf("the key's certificate %s leads to %s", subject(key.certs[0]), root)}
+	case len(opts.EKCert) > 0:
+		return endorsementAlone(from, opts)
 	case from == byCaller:
 		return Link{Chain, NotChecked, "the key was given and is taken as it is"}
 	case len(key.certs) > 0:

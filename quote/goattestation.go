@@ -72,6 +72,9 @@ func openGoAttestation(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("go-attestation's JSON", "key", "ek-cert", "ek-roots", "activation"); err != nil {
+		return nil, err
+	}
 	return b.open(opts)
 }
 
@@ -92,14 +95,11 @@ func parseGoAttestation(data []byte) (*tpmBundle, error) {
 	var err error
 	if len(public) > 0 {
 		if b.key, err = parseTPMKey(public); err != nil {
-			return nil, fmt.Errorf("Public: %w", err)
+			return nil, fmt.Errorf("the field Public: %w", err)
 		}
 	}
 	for _, q := range j.Quotes {
 		b.quotes = append(b.quotes, bundledQuote{q.Quote, q.Signature})
-	}
-	if len(b.quotes) == 0 {
-		return nil, errors.New("Quotes: none")
 	}
 	if b.values, err = goPCRValues(pcrs); err != nil {
 		return nil, err
@@ -114,10 +114,10 @@ func parseGoAttestation(data []byte) (*tpmBundle, error) {
 func goPCRValues(pcrs []goPCR) (rtmr.Values, error) {
 	values := rtmr.Values{}
 	for i, pcr := range pcrs {
-		register, ok := rtmr.PCR(pcr.Index).Register()
-		if pcr.Index < 0 || !ok {
+		if pcr.Index < 0 || pcr.Index >= rtmr.NumPCRs {
 			return nil, fmt.Errorf("PCRs[%d].Index: %d, expected 0 to %d", i, pcr.Index, rtmr.NumPCRs-1)
 		}
+		register, _ := rtmr.PCR(pcr.Index).Register()
 		alg, ok := bankOf(pcr.DigestAlg)
 		if !ok {
 			return nil, fmt.Errorf("PCRs[%d].DigestAlg: %d, expected 3 (sha1), 5 (sha256), 6 (sha384) or 7 (sha512)", i, uint(pcr.DigestAlg))

@@ -51,6 +51,9 @@ func openGoTPMTools(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a go-tpm-tools attestation", "key", "ek-cert", "ek-roots", "activation", "hardware", "collateral", "tdx-roots"); err != nil {
+		return nil, err
+	}
 	b, err := bundleOf(a)
 	if err != nil {
 		return nil, err
@@ -59,7 +62,10 @@ func openGoTPMTools(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q, q.hold(a, opts)
+	if err := q.hold(a, opts); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 func parseGoTPMTools(data []byte) (*attestpb.Attestation, error) {
@@ -94,9 +100,6 @@ func bundleOf(a *attestpb.Attestation) (*tpmBundle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("quotes[%d].pcrs: %w", i, err)
 		}
-	}
-	if len(b.quotes) == 0 {
-		return nil, errors.New("quotes: none")
 	}
 	if log := a.GetEventLog(); len(log) > 0 {
 		b.logs = append(b.logs, Log{"event_log", log})
@@ -177,8 +180,8 @@ func init() { openInside = Open }
 // put together again. Nothing in it is of the TPM's key: what both answer is
 // the nonce.
 func (q *Quote) hold(a *attestpb.Attestation, opts *Options) error {
-	inside := *opts
-	inside.Signature, inside.Key, inside.HCL = nil, nil, nil
+	inside := opts.inner()
+	inside.Nonce = opts.Nonce
 	var raw []byte
 	var err error
 	name := ""
@@ -193,7 +196,7 @@ func (q *Quote) hold(a *attestpb.Attestation, opts *Options) error {
 			inside.Hardware = tee.SevSnpAttestation.GetCertificateChain().GetVcekCert()
 		}
 	default:
-		return nil
+		return inside.only("an attestation without the hardware's")
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s", name, rtmr.Escape(err.Error()))

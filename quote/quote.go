@@ -18,6 +18,7 @@
 package quote
 
 import (
+	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -100,7 +101,8 @@ type Log struct {
 }
 
 // Options are what a quote is held against. The zero value checks what the
-// quote alone allows.
+// quote alone allows. It is an error to give what evidence of its kind cannot
+// be held against.
 type Options struct {
 	// Nonce is what the verifier sent; nil leaves freshness unchecked. A nonce
 	// shorter than the quote's field stands there followed by zeros.
@@ -158,6 +160,30 @@ func (q *Quote) skip() {
 	if q.Inside != nil {
 		q.Inside.skip()
 	}
+}
+
+// only is an error if an option is given that this evidence is not held
+// against: who gives a key counts on its being asked for, whatever came.
+func (o *Options) only(evidence string, flags ...string) error {
+	for _, option := range []struct {
+		flag  string
+		given bool
+	}{
+		{"signature", len(o.Signature) > 0}, {"key", len(o.Key) > 0},
+		{"ek-cert", len(o.EKCert) > 0}, {"ek-roots", len(o.EKRoots) > 0}, {"activation", len(o.Activation) > 0},
+		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0},
+		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0},
+	} {
+		if option.given && !slices.Contains(flags, option.flag) {
+			return fmt.Errorf("--%s was given, and %s is not held against it", option.flag, evidence)
+		}
+	}
+	return nil
+}
+
+// inner returns the options for a hardware's quote that other evidence holds.
+func (o *Options) inner() Options {
+	return Options{Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, Time: o.Time, SkipSignature: o.SkipSignature}
 }
 
 func (o *Options) now() time.Time {

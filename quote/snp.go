@@ -93,6 +93,9 @@ func ParseSNP(data []byte) (*SNPReport, error) {
 
 // openSNP opens bytes that isSNP recognised.
 func openSNP(data []byte, opts *Options) (*Quote, error) {
+	if err := opts.only("an SEV-SNP report", "hardware"); err != nil {
+		return nil, err
+	}
 	q, p, err := snpQuote(data, opts)
 	if err != nil {
 		return nil, err
@@ -116,11 +119,16 @@ func snpQuote(data []byte, opts *Options) (*Quote, *SNPReport, error) {
 		return nil, nil, err
 	}
 	q := &Quote{Kind: SNP, Version: int(p.Version), Facts: p.facts()}
-	q.Links = []Link{p.signature(data, certs), p.chain(certs, opts.now())}
-	if p.Policy&snpPolicyDebug != 0 {
-		q.Warnings = append(q.Warnings, "the guest's policy allows debugging: its host can read and change its memory")
-	}
+	q.Links = []Link{p.signature(data, certs), p.chain(certs, opts.now()), p.policy()}
 	return q, p, nil
+}
+
+// policy tells of a guest that is open to its host.
+func (p *SNPReport) policy() Link {
+	if p.Policy&snpPolicyDebug != 0 {
+		return Link{Policy, Failed, "POLICY allows debugging (bit 19): the host can read and change the guest's memory"}
+	}
+	return Link{Policy, Verified, "POLICY does not allow debugging"}
 }
 
 func (p *SNPReport) facts() []Fact {
@@ -309,23 +317,6 @@ func snpVerify(leaf *x509.Certificate, with []*x509.Certificate, now time.Time) 
 		return nil, err
 	}
 	return chains[0], nil
-}
-
-// fieldNonce holds a field of 64 bytes against the verifier's nonce, which is
-// followed by zeros where it is shorter.
-func fieldNonce(field string, data rtmr.Hex, nonce []byte) (Link, error) {
-	switch {
-	case len(nonce) == 0:
-		return Link{Nonce, NotChecked, fmt.Sprintf("no nonce given; %s is %s", field, data)}, nil
-	case len(nonce) > len(data):
-		return Link{}, fmt.Errorf("the nonce has %d bytes, and %s has room for %d", len(nonce), field, len(data))
-	}
-	want := make(rtmr.Hex, len(data))
-	copy(want, nonce)
-	if !bytes.Equal(want, data) {
-		return Link{Nonce, Failed, fmt.Sprintf("%s is %s, expected %s", field, data, want)}, nil
-	}
-	return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes", field, len(nonce))}, nil
 }
 
 func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }

@@ -81,8 +81,11 @@ func openTDReport(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a TDREPORT"); err != nil {
+		return nil, err
+	}
 	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: tdxTrailing(p.Trailing)}
-	nonce, err := tdxNonce(p.REPORTDATA, opts.Nonce)
+	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err
 	}
@@ -111,24 +114,4 @@ func (p *TDXReport) binding() Link {
 		}
 	}
 	return Link{Binding, Verified, "TEE_INFO_HASH and TEE_TCB_INFO_HASH are the SHA-384 of the report's TDINFO (registers) and TEE_TCB_INFO (TDX module)"}
-}
-
-// tdxNonce holds REPORTDATA against the verifier's nonce, which is followed by
-// zeros where it is shorter.
-func tdxNonce(reportData rtmr.Hex, nonce []byte) (Link, error) {
-	switch {
-	case len(nonce) == 0:
-		return Link{Nonce, NotChecked, "no nonce given; REPORTDATA is " + reportData.String()}, nil
-	case len(nonce) > len(reportData):
-		return Link{}, fmt.Errorf("the nonce has %d bytes, and REPORTDATA has room for %d", len(nonce), len(reportData))
-	}
-	want := make(rtmr.Hex, len(reportData))
-	copy(want, nonce)
-	if !bytes.Equal(want, reportData) {
-		return Link{Nonce, Failed, fmt.Sprintf("REPORTDATA is %s, expected %s", reportData, want)}, nil
-	}
-	if zeros := len(reportData) - len(nonce); zeros > 0 {
-		return Link{Nonce, Verified, fmt.Sprintf("REPORTDATA is the given nonce of %d bytes and %d zeros", len(nonce), zeros)}, nil
-	}
-	return Link{Nonce, Verified, fmt.Sprintf("REPORTDATA is the given nonce of %d bytes", len(nonce))}, nil
 }

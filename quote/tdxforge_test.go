@@ -286,16 +286,6 @@ func revocationList(issuer *signer, serials []*big.Int) []byte {
 	return must(x509.CreateRevocationList(rand.Reader, list, issuer.Certificate, issuer.key))
 }
 
-// open opens evidence that must be readable.
-func open(t testing.TB, data []byte, opts quote.Options) *quote.Quote {
-	t.Helper()
-	q, err := quote.Open(data, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q
-}
-
 // wantLinks compares the statuses of links.
 func wantLinks(t testing.TB, q *quote.Quote, want map[string]quote.Status) {
 	t.Helper()

@@ -18,7 +18,10 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	nonce, err := tdxNonce(p.REPORTDATA, opts.Nonce)
+	if err := opts.only("a TD quote", "collateral", "tdx-roots"); err != nil {
+		return nil, err
+	}
+	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err
 	}

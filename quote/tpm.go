@@ -12,6 +12,9 @@ func openTPMAttest(data []byte, opts *Options) (*Quote, error) {
 	if len(opts.HCL) > 0 {
 		return openAzure(data, opts)
 	}
+	if err := opts.only("a TPM's quote without --hcl", "signature", "key", "ek-cert", "ek-roots", "activation"); err != nil {
+		return nil, err
+	}
 	key, err := givenKey(opts)
 	if err != nil {
 		return nil, err

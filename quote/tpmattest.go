@@ -38,20 +38,24 @@ type tpmAttest struct {
 }
 
 // isTPMAttest tells a TPMS_ATTEST, or a TPM2B_ATTEST, by its magic.
-func isTPMAttest(data []byte) bool {
-	magic := binary.BigEndian.AppendUint32(nil, tpmGenerated)
-	return bytes.HasPrefix(data, magic) || len(data) > 2 && bytes.HasPrefix(data[2:], magic)
+func isTPMAttest(data []byte) bool { return hasMagic(data) || isTPM2BAttest(data) }
+
+func hasMagic(data []byte) bool {
+	return len(data) >= 4 && binary.BigEndian.Uint32(data) == tpmGenerated
 }
+
+func isTPM2BAttest(data []byte) bool { return len(data) > 2 && hasMagic(data[2:]) && !hasMagic(data) }
 
 // parseTPMAttest reads a TPMS_ATTEST or TPM2B_ATTEST. Whatever it returns
 // without an error is a quote to its last byte.
 func parseTPMAttest(data []byte) (*tpmAttest, error) {
 	b := tpmBuffer{data: data}
-	if len(data) > 2 && isTPMAttest(data[2:6:6]) && !isTPMAttest(data[:4]) {
-		if size := b.u16("TPM2B_ATTEST's size"); int(size) < len(data)-2 {
-			return nil, fmt.Errorf("offset %d: the end: %d bytes follow the structure", 2+int(size), len(data)-2-int(size))
-		} else if int(size) > len(data)-2 {
-			return nil, fmt.Errorf("offset 2: attestationData: takes %d bytes, and %d are left", size, len(data)-2)
+	if isTPM2BAttest(data) {
+		switch size, left := int(b.u16("size")), len(data)-2; {
+		case size < left:
+			return nil, fmt.Errorf("offset %d: the end: %d bytes follow the structure", 2+size, left-size)
+		case size > left:
+			return nil, fmt.Errorf("offset 2: attestationData: takes %d bytes, and %d are left", size, left)
 		}
 	}
 	a := &tpmAttest{raw: data[b.off:]}

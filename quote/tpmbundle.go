@@ -22,8 +22,14 @@ type tpmBundle struct {
 
 type bundledQuote struct{ attest, signature []byte }
 
+// maxQuotes is how many quotes a bundle may have: one a bank is usual.
+const maxQuotes = 64
+
 // open verifies every quote of the bundle.
 func (b *tpmBundle) open(opts *Options) (*Quote, error) {
+	if n := len(b.quotes); n == 0 || n > maxQuotes {
+		return nil, fmt.Errorf("%d quotes, expected 1 to %d", n, maxQuotes)
+	}
 	trusted, err := givenKey(opts)
 	if err != nil {
 		return nil, err

@@ -258,10 +258,18 @@ func (k *tpmKey) warnings() (warnings []string) {
 	if p, ok := k.public.(*rsa.PublicKey); ok && p.N.BitLen() < minRSABits {
 		warnings = append(warnings, fmt.Sprintf("the key is RSA with %d bits, which is too short", p.N.BitLen()))
 	}
-	if k.area == nil {
-		return warnings
+	if lacks := k.lacks(); len(lacks) > 0 {
+		warnings = append(warnings, "the key lacks the attributes "+strings.Join(lacks, ", ")+": what it signs need not be a TPM's own")
 	}
-	var lacks []string
+	return warnings
+}
+
+// lacks names the attributes of an attestation key that the key's structure,
+// if it is known, does not have.
+func (k *tpmKey) lacks() (lacks []string) {
+	if k.area == nil {
+		return nil
+	}
 	for _, attribute := range []struct {
 		name string
 		set  bool
@@ -276,8 +284,5 @@ func (k *tpmKey) warnings() (warnings []string) {
 			lacks = append(lacks, attribute.name)
 		}
 	}
-	if len(lacks) > 0 {
-		warnings = append(warnings, "the key lacks the attributes "+strings.Join(lacks, ", ")+": what it signs need not be a TPM's own")
-	}
-	return warnings
+	return lacks
 }

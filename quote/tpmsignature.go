@@ -30,7 +30,7 @@ func (s sigScheme) String() string {
 	case ecdsaS:
 		return "ecdsa"
 	case 0:
-		return "unnamed scheme"
+		return "rsassa or rsapss"
 	}
 	return fmt.Sprintf("scheme 0x%04x", uint16(s))
 }
@@ -118,11 +118,14 @@ func signatureLink(a *tpmAttest, s *tpmSignature, key *tpmKey) Link {
 	case key == nil:
 		return Link{Signature, Missing, "no key was given (--key)"}
 	}
-	hash := schemeHash(a, s, key)
-	if err := checkSignature(a, s, key, hash); err != nil {
-		return Link{Signature, Failed, fmt.Sprintf("%s with %s by %s: %s", s.scheme, hash, key, err)}
+	hash, scheme := schemeHash(a, s, key), s.scheme
+	if scheme == 0 {
+		scheme = key.scheme
 	}
-	return Link{Signature, Verified, fmt.Sprintf("%s with %s by %s", s.scheme, hash, key)}
+	if err := checkSignature(a, s, key, hash); err != nil {
+		return Link{Signature, Failed, fmt.Sprintf("%s with %s by %s: %s", scheme, hash, key, err)}
+	}
+	return Link{Signature, Verified, fmt.Sprintf("%s with %s by %s", scheme, hash, key)}
 }
 
 // checkSignature verifies with the hash given. What no TPM would have signed is

@@ -77,6 +77,9 @@ func openValues(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := opts.only("a list of values without a quote"); err != nil {
+		return nil, err
+	}
 	q := &Quote{Kind: Values, Values: values}
 	q.Links = []Link{{Signature, Missing, "register values alone: nobody vouches for them"}}
 	if len(opts.Nonce) > 0 {

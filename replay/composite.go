@@ -12,11 +12,12 @@ import (
 // that share no register are independent layers, each cut back by itself; logs
 // that share one are one sequence.
 
-// maxCuts bounds how many pairs of prefixes of two layers are tried.
+// maxCuts bounds how many ways to cut several layers back together are tried
+// for all composites of a quote.
 const maxCuts = 4 << 20
 
 // layer is a set of logs that extend registers in common: the tracks they
-// extend, and every state of these, the newest first.
+// extend, and every state of these: states[n] is without the last n entries.
 type layer struct {
 	tracks []*track
 	states []state
@@ -27,9 +28,9 @@ type state []int
 
 // matchComposite finds how much of the logs a composite stands for, and with
 // that the value of each of its registers.
-func (r *Reconciler) matchComposite(c rtmr.Composite) {
+func (r *Reconciler) matchComposite(c rtmr.Composite) (found bool) {
 	if !c.Digest.Alg.Available() {
-		return
+		return false
 	}
 	var layers []*layer
 	for _, t := range r.composed(c) {
@@ -40,14 +41,15 @@ func (r *Reconciler) matchComposite(c rtmr.Composite) {
 	for _, l := range layers {
 		l.unwind()
 	}
-	s := &compositeSearch{Composite: c, r: r, values: rtmr.Values{}, hist: map[*track][]byte{}}
+	s := &compositeSearch{Composite: c, values: rtmr.Values{}, hist: map[*track][]byte{}, budget: maxCuts / len(r.quoted.Composites)}
 	for _, t := range r.composed(c) {
 		s.hist[t] = t.history()
 		s.set(t, t.events)
 	}
-	if s.hit() || s.cutOne(layers) || s.cutTwo(layers) {
+	if found = s.hit() || s.cutOne(layers) || s.cutSeveral(layers); found {
 		s.settle(r.composed(c))
 	}
+	return found
 }
 
 // composed returns the tracks that a composite selects.
@@ -92,6 +94,7 @@ func (l *layer) unwind() {
 		now[i] = t.events
 	}
 	for {
+		l.states = append(l.states, slices.Clone(now))
 		last := place{-1, -1}
 		for i, t := range l.tracks {
 			if now[i] > 0 && t.order[now[i]-1].after(last) {
@@ -106,7 +109,6 @@ func (l *layer) unwind() {
 				now[i]--
 			}
 		}
-		l.states = append(l.states, slices.Clone(now))
 	}
 }
 
@@ -133,11 +135,11 @@ func (t *track) history() []byte {
 // compositeSearch tries states of layers.
 type compositeSearch struct {
 	rtmr.Composite
-	r      *Reconciler
 	values rtmr.Values
 	hist   map[*track][]byte
 	at     map[*track]int
-	cut    map[*track]int // events at the hit
+	budget int // how many cuts of several layers are tried
+	left   int // of them, for the layers that are being cut
 }
 
 // set puts a track to its value after n events.
@@ -158,58 +160,92 @@ func (s *compositeSearch) hit() bool {
 	return err == nil && bytes.Equal(sum, s.Digest.Sum)
 }
 
-func (s *compositeSearch) put(l *layer, st state) {
+// cut puts a layer's tracks to their values before its last n entries.
+func (s *compositeSearch) cut(l *layer, n int) {
 	for i, t := range l.tracks {
-		s.set(t, st[i])
+		s.set(t, l.states[n][i])
 	}
 }
 
-func (s *compositeSearch) restore(l *layer) {
-	for _, t := range l.tracks {
-		s.set(t, t.events)
-	}
-}
+// most is how many entries there are to be cut off a layer.
+func (l *layer) most() int { return len(l.states) - 1 }
 
 // cutOne tries each layer's prefixes, the longest first.
 func (s *compositeSearch) cutOne(layers []*layer) bool {
 	for _, l := range layers {
-		for _, st := range l.states {
-			if s.put(l, st); s.hit() {
+		for n := 1; n <= l.most(); n++ {
+			if s.cut(l, n); s.hit() {
 				return true
 			}
 		}
-		s.restore(l)
+		s.cut(l, 0)
 	}
 	return false
 }
 
-// cutTwo tries prefixes of two layers together.
-func (s *compositeSearch) cutTwo(layers []*layer) bool {
-	tries := 0
+// cutSeveral tries prefixes of two layers together, then of all.
+func (s *compositeSearch) cutSeveral(layers []*layer) bool {
+	var groups [][]*layer
 	for i, a := range layers {
 		for _, b := range layers[:i] {
-			for _, sa := range a.states {
-				s.put(a, sa)
-				for _, sb := range b.states {
-					if tries++; tries > maxCuts {
-						return false
-					}
-					if s.put(b, sb); s.hit() {
-						return true
-					}
-				}
-			}
-			s.restore(a)
-			s.restore(b)
+			groups = append(groups, []*layer{a, b})
+		}
+	}
+	if len(layers) > 2 {
+		groups = append(groups, layers)
+	}
+	for _, group := range groups {
+		s.left = s.budget / len(groups)
+		if s.cutTogether(group) {
+			return true
+		}
+		for _, l := range group {
+			s.cut(l, 0)
 		}
 	}
 	return false
 }
 
-// settle gives each track the value at which the composite fits.
+// cutTogether cuts layers back together, those first that lose the fewest
+// entries in all: a log runs on for a moment.
+func (s *compositeSearch) cutTogether(layers []*layer) bool {
+	most := 0
+	for _, l := range layers {
+		most += l.most()
+	}
+	for n := 2; n <= most && s.left > 0; n++ {
+		if s.spread(layers, n, most) {
+			return true
+		}
+	}
+	return false
+}
+
+// spread tries every way to cut n entries off the layers, of which they have
+// most together.
+func (s *compositeSearch) spread(layers []*layer, n, most int) bool {
+	if len(layers) == 0 {
+		s.left--
+		return s.hit()
+	}
+	l, rest := layers[0], layers[1:]
+	most -= l.most()
+	for own := max(0, n-most); own <= min(n, l.most()) && s.left > 0; own++ {
+		if s.cut(l, own); s.spread(rest, n-own, most) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle gives each track the value at which the composite fits. Of two that
+// hold a register at two moments, the later one stands for more of the log.
 func (s *compositeSearch) settle(tracks []*track) {
 	for _, t := range tracks {
 		n := s.at[t]
+		if t.quoted != nil && t.matched >= n {
+			continue
+		}
 		t.quoted = slices.Clone(s.values[t.Alg][t.Register])
 		if t.matched = n; n > 0 {
 			t.last = t.order[n-1]

@@ -136,10 +136,13 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 	}
 	if reg.IsZero() || reg.Static() {
 		f.static++
+		if f.watch != nil {
+			f.watch.event(m.Register, nil)
+		}
 		return
 	}
 	if f.watch != nil {
-		f.watch.event(reg)
+		f.watch.event(reg, m.Digests)
 	}
 	for _, d := range m.Digests {
 		if len(f.opts.Banks) > 0 && !slices.Contains(f.opts.Banks, d.Alg) {

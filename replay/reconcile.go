@@ -72,11 +72,12 @@ type Outcome struct {
 
 // Coverage is how far the quote vouches for one log's events in one register.
 type Coverage struct {
-	Log      int // from 0, in the order of the folds
-	Register rtmr.Register
-	Quoted   bool // the quote carries the register
-	Events   int
-	Vouched  int // of them, those that the quoted values stand for, in every quoted bank
+	Log        int // from 0, in the order of the folds
+	Register   rtmr.Register
+	Quoted     bool // the quote carries the register
+	Events     int
+	Undigested int // of them, those that have no digest in any quoted bank
+	Vouched    int // of them, those that the quoted values stand for, in every quoted bank that they have a digest in
 }
 
 // Reconciler is a Fold that holds every register against what a quote says of
@@ -86,11 +87,15 @@ type Reconciler struct {
 	quoted Quoted
 	launch []byte   // the MRTD that the verifier expects; nil if none is
 	tracks []*track // one a quoted register and bank
+	others []*track // of registers that are not quoted, if trails are kept
 	keep   bool     // the trails
 
-	counts []map[rtmr.Register]int // events by log and register
-	step   *Step                   // of the entry that is being folded
+	counts []map[rtmr.Register]logged // of each log
+	step   *Step                      // of the entry that is being folded
 }
+
+// logged are a log's events in a register.
+type logged struct{ events, undigested int }
 
 // family returns the kind of run-time registers that are quoted, into which
 // PCR-indexed logs go; KindNone where PCRs are.
@@ -147,23 +152,30 @@ type track struct {
 // place is an entry's place in the logs.
 type place struct{ log, entry int32 }
 
-// track finds what is followed; nil if the quote does not carry it. There are
-// a few dozen at most.
+// track finds what is followed; nil if nothing of the register is. There are a
+// few dozen at most.
 func (r *Reconciler) track(reg rtmr.Register, alg rtmr.Alg) *track {
-	for _, t := range r.tracks {
-		if t.Register == reg && t.Alg == alg {
-			return t
+	for _, tracks := range [][]*track{r.tracks, r.others} {
+		for _, t := range tracks {
+			if t.Register == reg && t.Alg == alg {
+				return t
+			}
 		}
 	}
 	return nil
 }
 
 // event counts an entry of a register, whatever its banks.
-func (r *Reconciler) event(reg rtmr.Register) {
+func (r *Reconciler) event(reg rtmr.Register, digests []rtmr.Digest) {
 	for len(r.counts) < max(r.Fold.logs, 1) {
-		r.counts = append(r.counts, map[rtmr.Register]int{})
+		r.counts = append(r.counts, map[rtmr.Register]logged{})
 	}
-	r.counts[len(r.counts)-1][reg]++
+	n := r.counts[len(r.counts)-1][reg]
+	n.events++
+	if !slices.ContainsFunc(digests, func(d rtmr.Digest) bool { return r.track(reg, d.Alg) != nil }) {
+		n.undigested++
+	}
+	r.counts[len(r.counts)-1][reg] = n
 	r.step = nil
 }
 
@@ -172,7 +184,12 @@ func (r *Reconciler) before(c *cell) {
 	if c.events > 0 {
 		return
 	}
-	if t := r.track(c.reg, c.alg); t != nil {
+	t := r.track(c.reg, c.alg)
+	if t == nil && r.keep {
+		t = &track{Selected: rtmr.Selected{Alg: c.alg, Register: c.reg}, matched: -1}
+		r.others = append(r.others, t)
+	}
+	if t != nil {
 		t.start = slices.Clone(c.value)
 	}
 }
@@ -217,8 +234,16 @@ func sized(d rtmr.Digest) []byte {
 // Outcomes returns a status for every register of every bank that the quote
 // carries.
 func (r *Reconciler) Outcomes() []Outcome {
+	var unplaced []rtmr.Composite
 	for _, c := range r.quoted.Composites {
-		r.matchComposite(c)
+		if !r.matchComposite(c) {
+			unplaced = append(unplaced, c)
+		}
+	}
+	for _, c := range unplaced { // another digest that fits does not make up for it
+		for _, t := range r.composed(c) {
+			t.quoted, t.matched = nil, -1
+		}
 	}
 	out := []Outcome{}
 	for _, t := range r.tracks {
@@ -246,19 +271,19 @@ func (r *Reconciler) outcome(t *track) Outcome {
 		o.Status = Match
 	case t.matched > 0:
 		o.Status = LogAhead
-		o.Text = fmt.Sprintf("%s of the log came after the quote", countOf(t.events-t.matched, "event", "events"))
+		o.Text = fmt.Sprintf("%s of the log came after the quote", counted(t.events-t.matched, "event", "events"))
 	case t.quoted == nil:
 		o.Status = Mismatch
-		o.Text = "the quote signs one digest over its registers, which no prefix of the logs gives: which register parts cannot be told without their values (--values)"
+		o.Text = "the quote signs one digest over its registers, which the logs do not give, nor any of their prefixes that was tried: which register parts cannot be told without their values (--values)"
 	case t.events > 0 && bytes.Equal(t.quoted, reset) && r.beganLater(t):
 		o.Status = LogAhead
 		o.Text = "all of its log came after the quote"
 	case t.events > 0 && bytes.Equal(t.quoted, reset):
 		o.Status = Mismatch
-		o.Text = fmt.Sprintf("the register is at its reset value: none of the %s was extended into it", countOf(t.events, "logged event", "logged events"))
+		o.Text = fmt.Sprintf("the register is at its reset value: none of the %s was extended into it", counted(t.events, "logged event", "logged events"))
 	case t.events > 0:
 		o.Status = Mismatch
-		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", countOf(t.events, "event", "events"))
+		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", counted(t.events, "event", "events"))
 	case bytes.Equal(t.quoted, reset):
 		o.Status = Reset
 	default:
@@ -291,20 +316,12 @@ func (r *Reconciler) judgeStatic(o *Outcome) {
 func (r *Reconciler) unlogged(t *track) string {
 	n := 0
 	for _, counts := range r.counts {
-		n += counts[t.Register]
+		n += counts[t.Register].events
 	}
 	if n > 0 {
-		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", countOf(n, "event", "events"))
+		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", counted(n, "event", "events"))
 	}
 	return "the register moved, and no log has an event of it"
-}
-
-// countOf returns "1 event" or "n events".
-func countOf(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 // Coverage returns, for each log and each register that it has events of, how
@@ -315,15 +332,16 @@ func (r *Reconciler) Coverage() (all []Coverage) {
 			if reg.IsZero() || reg.Static() {
 				continue
 			}
-			c := Coverage{Log: log, Register: reg, Events: n, Vouched: n}
+			c := Coverage{Log: log, Register: reg, Events: n.events}
+			late := 0
 			for _, t := range r.tracks {
 				if t.Register == reg {
-					c.Quoted = true
-					c.Vouched = min(c.Vouched, t.vouched(log))
+					c.Quoted, c.Undigested = true, n.undigested
+					late = max(late, t.late(log, n.events-n.undigested))
 				}
 			}
-			if !c.Quoted {
-				c.Vouched = 0
+			if c.Quoted {
+				c.Vouched = c.Events - c.Undigested - late
 			}
 			all = append(all, c)
 		}
@@ -334,14 +352,19 @@ func (r *Reconciler) Coverage() (all []Coverage) {
 	return all
 }
 
-// vouched returns how many of a log's events are among the matched ones.
-func (t *track) vouched(log int) int {
-	before := 0
-	for _, n := range t.byLog[:min(log, len(t.byLog))] {
-		before += n
+// late returns how many of a log's events that have digests the quoted value
+// does not stand for: all of them if it stands for another log, or the bank
+// moved without one.
+func (t *track) late(log, digested int) int {
+	if t.events == 0 && !bytes.Equal(t.quoted, t.Register.ResetValue(t.Alg)) {
+		return digested
 	}
 	if log >= len(t.byLog) {
 		return 0
 	}
-	return min(max(t.matched-before, 0), t.byLog[log])
+	before := 0
+	for _, n := range t.byLog[:log] {
+		before += n
+	}
+	return t.byLog[log] - min(max(t.matched-before, 0), t.byLog[log])
 }

@@ -189,22 +189,77 @@ func TestReconcileEveryBank(t *testing.T) {
 	}
 }
 
+// compositeOf is a digest over registers in SHA-256, by crypto/sha256.
+func compositeOf(registers []string, values ...rtmr.Hex) rtmr.Composite {
+	c := rtmr.Composite{Digest: rtmr.Digest{Alg: rtmr.SHA256}}
+	sum := sha256.New()
+	for i, reg := range registers {
+		c.Selection = append(c.Selection, rtmr.Selected{Alg: rtmr.SHA256, Register: rtmr.MustParse(reg)})
+		sum.Write(values[i])
+	}
+	c.Digest.Sum = sum.Sum(nil)
+	return c
+}
+
+// TestReconcileCompositeThreeAhead: three layers ran on, and two by many
+// entries, the second by more than the first or less.
+func TestReconcileCompositeThreeAhead(t *testing.T) {
+	lists := [][]byte{make([]byte, 100), make([]byte, 3000), make([]byte, 3000)}
+	registers := []string{"pcr7", "pcr10", "pcr14"}
+	var logs []iter.Seq2[rtmr.Measurement, error]
+	for i, list := range lists {
+		var events []rtmr.Measurement
+		for k := range list {
+			list[k] = byte(17*i + k)
+			events = append(events, extend(k, registers[i], list[k]))
+		}
+		logs = append(logs, log(events...))
+	}
+	for _, ahead := range [][3]int{{1, 1, 1}, {1, 2, 30}, {0, 50, 3}, {0, 3, 50}, {0, 1, 900}, {90, 0, 700}, {0, 0, 2999}} {
+		var values []rtmr.Hex
+		for i, list := range lists {
+			values = append(values, after(list[:len(list)-ahead[i]]...))
+		}
+		r := reconcile(t, replay.Quoted{Composites: []rtmr.Composite{compositeOf(registers, values...)}}, logs...)
+		for i, o := range r.Outcomes() {
+			if o.Events-o.Matched != ahead[i] || !bytes.Equal(o.Quoted, values[i]) {
+				t.Errorf("%v: %s: %s, %d of %d", ahead, o.Register, o.Status, o.Matched, o.Events)
+			}
+		}
+	}
+}
+
+// TestReconcileCompositesContradict: two quotes of a register, of which the log
+// explains one. It must not pass for the other's sake, in either order.
+func TestReconcileCompositesContradict(t *testing.T) {
+	events := log(extend(0, "pcr10", 1), extend(1, "pcr10", 2), extend(2, "pcr11", 3))
+	good := compositeOf([]string{"pcr10"}, after(1, 2))
+	older := compositeOf([]string{"pcr10", "pcr11"}, after(1), after())
+	bad := compositeOf([]string{"pcr10"}, after(7))
+	for name, c := range map[string]struct {
+		composites []rtmr.Composite
+		status     replay.Status
+		matched    int
+	}{
+		"the second is unexplained": {[]rtmr.Composite{good, bad}, replay.Mismatch, 0},
+		"the first is unexplained":  {[]rtmr.Composite{bad, good}, replay.Mismatch, 0},
+		"the second is older":       {[]rtmr.Composite{good, older}, replay.Match, 2},
+		"the first is older":        {[]rtmr.Composite{older, good}, replay.Match, 2},
+	} {
+		r := reconcile(t, replay.Quoted{Composites: c.composites}, events)
+		if o := r.Outcomes()[0]; o.Status != c.status || o.Matched != c.matched {
+			t.Errorf("%s: %s, %d matched, expected %s, %d", name, o.Status, o.Matched, c.status, c.matched)
+		}
+	}
+}
+
 // TestReconcileCompositeTwoAhead: two lists ran on after the quote, which signs
 // a digest over both their registers and one that nothing extended.
 func TestReconcileCompositeTwoAhead(t *testing.T) {
 	boot := log(extend(0, "pcr0", 9))
 	list := log(extend(0, "pcr10", 1), extend(1, "pcr10", 2), extend(2, "pcr10", 3), extend(3, "pcr11", 8))
 	app := log(extend(0, "pcr15", 4), extend(1, "pcr15", 5))
-	sum := sha256.New()
-	c := rtmr.Composite{Digest: rtmr.Digest{Alg: rtmr.SHA256}}
-	for _, v := range []struct {
-		reg    string
-		events []byte
-	}{{"pcr15", []byte{4}}, {"pcr0", []byte{9}}, {"pcr16", nil}, {"pcr11", nil}, {"pcr10", []byte{1, 2}}} {
-		c.Selection = append(c.Selection, rtmr.Selected{Alg: rtmr.SHA256, Register: rtmr.MustParse(v.reg)})
-		sum.Write(after(v.events...))
-	}
-	c.Digest.Sum = sum.Sum(nil)
+	c := compositeOf([]string{"pcr15", "pcr0", "pcr16", "pcr11", "pcr10"}, after(4), after(9), after(), after(), after(1, 2))
 	r := reconcile(t, replay.Quoted{Composites: []rtmr.Composite{c}}, boot, list, app)
 	want := map[string]struct {
 		status  replay.Status
@@ -227,19 +282,44 @@ func TestReconcileCompositeTwoAhead(t *testing.T) {
 }
 
 // TestReconcileCoverage: events of a register that the quote omits are vouched
-// for by nothing, and those after the quote are not either.
+// for by nothing, and those after the quote are not either, nor those that have
+// digests in other banks alone, though the register matches without them.
 func TestReconcileCoverage(t *testing.T) {
 	boot := log(extend(0, "pcr0", 9), extend(1, "pcr14", 9))
-	list := log(extend(0, "pcr10", 1), extend(1, "pcr10", 2))
-	r := reconcile(t, replay.Quoted{Values: rtmr.Values{rtmr.SHA256: {
+	gap := extend(1, "pcr10", 8)
+	gap.Digests[0] = rtmr.Digest{Alg: rtmr.SHA1, Sum: make([]byte, 20)}
+	list := log(extend(0, "pcr10", 1), gap, extend(2, "pcr10", 2))
+	quoted := replay.Quoted{Values: rtmr.Values{rtmr.SHA256: {
 		rtmr.MustParse("pcr0"): after(9), rtmr.MustParse("pcr10"): after(1),
-	}}}, boot, list)
+	}}}
+	r := reconcile(t, quoted, boot, list)
 	r.Outcomes()
 	want := []replay.Coverage{
-		{0, rtmr.MustParse("pcr0"), true, 1, 1},
-		{0, rtmr.MustParse("pcr14"), false, 1, 0},
-		{1, rtmr.MustParse("pcr10"), true, 2, 1},
+		{Log: 0, Register: rtmr.MustParse("pcr0"), Quoted: true, Events: 1, Vouched: 1},
+		{Log: 0, Register: rtmr.MustParse("pcr14"), Events: 1},
+		{Log: 1, Register: rtmr.MustParse("pcr10"), Quoted: true, Events: 3, Undigested: 1, Vouched: 1},
 	}
+	if got := r.Coverage(); !slices.Equal(got, want) {
+		t.Errorf("got %v, expected %v", got, want)
+	}
+
+	// An entry that was extended in one of two quoted banks is vouched for in that.
+	quoted.Values[rtmr.SHA256][rtmr.MustParse("pcr10")] = after(1, 2)
+	quoted.Values[rtmr.SHA1] = map[rtmr.Register]rtmr.Hex{rtmr.MustParse("pcr10"): rtmr.SHA1.AppendHash(nil, make([]byte, 40))}
+	r = reconcile(t, quoted, boot, list)
+	r.Outcomes()
+	want[2].Undigested, want[2].Vouched = 0, 3
+	if got := r.Coverage(); !slices.Equal(got, want) {
+		t.Errorf("in two banks: got %v, expected %v", got, want)
+	}
+}
+
+// TestReconcileCoverageOfTD: a TD has no register for some PCRs, and no log
+// extends its MRTD: a log of these alone is not vouched for.
+func TestReconcileCoverageOfTD(t *testing.T) {
+	rest := rtmr.Values{rtmr.SHA384: {rtmr.MustParse("rtmr0"): make([]byte, 48)}}
+	r := reconcile(t, replay.Quoted{Values: rest}, log(extend(0, "pcr0", 1), extend(1, "pcr23", 2), extend(2, "pcr23", 3)))
+	want := []replay.Coverage{{Register: rtmr.MustParse("pcr0"), Events: 1}, {Register: rtmr.MustParse("pcr23"), Events: 2}}
 	if got := r.Coverage(); !slices.Equal(got, want) {
 		t.Errorf("got %v, expected %v", got, want)
 	}

@@ -36,14 +36,15 @@ func (r *Reconciler) stepOf(m *rtmr.Measurement) *Step {
 	return s
 }
 
-// Trails returns what the logs extend into each quoted register that can
-// change. It is empty unless NewReconciler was told to keep them. A register
-// without events has a trail of no steps.
+// Trails returns what the logs extend into each register that can change: the
+// quoted ones, of which those without events have a trail of no steps, and the
+// others that the logs extend. It is empty unless NewReconciler was told to keep
+// them.
 func (r *Reconciler) Trails() (all []*Trail) {
 	if !r.keep {
 		return nil
 	}
-	for _, t := range r.tracks {
+	for _, t := range slices.Concat(r.tracks, r.others) {
 		if t.Register.Static() || !t.Alg.Available() {
 			continue
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"path/filepath"
 	"slices"
@@ -79,6 +80,67 @@ func TestReconcileCorpus(t *testing.T) {
 	}
 }
 
+// TestReconcileAzure follows the chain from AMD's root to the PCRs: VCEK, SNP
+// report, runtime data, vTPM key, quote, values. No log is there, so the
+// registers that moved are not explained.
+func TestReconcileAzure(t *testing.T) {
+	top, ok := testlogs.Shared(t, "corpus")
+	if !ok {
+		t.Skip("../shared/corpus is not here")
+	}
+	args := []string{"reconcile", "--json", "--at", "2026-11-24T00:00:00Z", "--quote", "tpm_quote.msg", "--signature", "tpm_quote.sig",
+		"--hcl", "hcl_report.bin", "--values", "pcrs.json", "--nonce", hex.EncodeToString([]byte("attestation-test-fixture"))}
+	dir := filepath.Join(top, "azure-snp")
+	report, status := verdictIn(t, dir, append(slices.Clone(args), "--hardware", "vcek.bin")...)
+	q := report.Quote
+	if q.Kind != "azure" || q.Signature != "verified" || q.Chain != "verified" || q.Nonce != "match" || q.Binding != "verified" {
+		t.Errorf("the quote: %+v", q)
+	}
+	if hcl := q.Inside; hcl == nil || hcl.Binding != "verified" || hcl.Inside == nil || hcl.Inside.Kind != "snp" || hcl.Inside.Signature != "verified" || hcl.Inside.Chain != "verified" {
+		t.Errorf("the report: %+v", hcl)
+	}
+	if report.Verdict != "diverged" || status != 1 {
+		t.Errorf("%s (%s), status %d", report.Verdict, report.Text, status)
+	}
+	for _, o := range report.Registers {
+		if o.Status != "unlogged" && o.Status != "reset" {
+			t.Errorf("%s: %s", o.Register, o.Status)
+		}
+	}
+	if report, _ := verdictIn(t, dir, args...); report.Verdict != "untrusted" || !strings.Contains(report.Text, "the snp report inside it: signature: ") {
+		t.Errorf("without a VCEK: %s (%s)", report.Verdict, report.Text)
+	}
+	tdx, _ := verdictIn(t, filepath.Join(top, "azure-tdx"), "reconcile", "--json", "--quote", "hcl-report-tdx.bin")
+	if tdx.Verdict != "untrusted" || tdx.Quote.Binding != "verified" || tdx.Quote.Inside.Kind != "tdreport" || tdx.Quote.Inside.Binding != "verified" {
+		t.Errorf("a TDREPORT: %s (%s), %+v", tdx.Verdict, tdx.Text, tdx.Quote)
+	}
+}
+
+// TestReconcileModules reconciles the quotes that ship in Go modules.
+func TestReconcileModules(t *testing.T) {
+	tdx := filepath.Join(testlogs.ModuleDir(t, testlogs.GoTDXGuest), "testing", "testdata", "ccel")
+	report, status := verdictIn(t, tdx, "reconcile", "--json", "--at", "2026-11-24T00:00:00Z", "--quote", "cos-113-tdx-quote.dat", "ccel_data.dat")
+	if report.Verdict != "reconciled" || status != 0 || report.Quote.Chain != "verified" {
+		t.Errorf("%s (%s), status %d", report.Verdict, report.Text, status)
+	}
+	dump := filepath.Join(testlogs.ModuleDir(t, testlogs.GoAttestation), "attest", "testdata")
+	report, status = verdictIn(t, dump, "reconcile", "--json", "--quote", "windows_gcp_shielded_vm.json")
+	if report.Verdict != "untrusted" || status != 1 || report.Quote.Signature != "verified" || report.Quote.Chain != "missing" || report.Quote.Binding != "verified" {
+		t.Errorf("%s (%s), status %d, %+v", report.Verdict, report.Text, status, report.Quote)
+	}
+	matched := 0
+	for _, o := range report.Registers {
+		if o.Status == "match" {
+			matched++
+		} else if o.Status != "reset" {
+			t.Errorf("%s: %s", o.Register, o.Status)
+		}
+	}
+	if matched != 8 {
+		t.Errorf("%d registers match by the dump's own log, expected 8", matched)
+	}
+}
+
 // TestReconcileCorpusValues holds the corpus's logs against the values that its
 // index publishes for them, which nobody vouches for.
 func TestReconcileCorpusValues(t *testing.T) {
@@ -90,6 +152,7 @@ func TestReconcileCorpusValues(t *testing.T) {
 		"ima-templates/imatest.log":                      "reconciled",
 		"tpm-hcrtm/binary_measurements_hcrtm.bin":        "reconciled",
 		"aael/CCEL_AAEL_alibabacloud":                    "reconciled",
+		"virtcca/CCEL.bin":                               "reconciled",
 		"tampered-event-data/uefi_event_log.bin":         "reconciled",
 		"tampered-event-data/uefi_event_log_invalid.bin": "diverged", // by its data alone
 	} {
@@ -136,6 +199,9 @@ func publishedValues(t *testing.T, file string) rtmr.Values {
 				if err != nil {
 					reg = rtmr.MustParse("pcr" + name)
 				}
+				if file == "virtcca/CCEL.bin" { // its token says rem0 to rem2
+					reg = reg.Realm()
+				}
 				var v rtmr.Hex
 				if err := v.UnmarshalText([]byte(value)); err != nil {
 					t.Fatal(err)
@@ -148,4 +214,46 @@ func publishedValues(t *testing.T, file string) rtmr.Values {
 		t.Fatalf("the index has no values of %s", file)
 	}
 	return values
+}
+
+// TestExplainCorpus: what explains the corpus's mismatches, as far as its README
+// tells.
+func TestExplainCorpus(t *testing.T) {
+	top, ok := testlogs.Shared(t, "corpus")
+	if !ok {
+		t.Skip("../shared/corpus is not here")
+	}
+	const insecure = "--insecure-skip-signature"
+	for _, row := range []struct {
+		name, dir string
+		args      []string
+		register  string
+		kinds     []string // of the register's explanations
+		proven    bool     // the first of them
+	}{
+		{"IMA's register column is an RTMR index", "tdx-ccel-ima", []string{insecure, "--profile", "mainline", "--quote", "quote.bin", "ccel_data.bin", "ima_log.bin"}, "rtmr2", []string{"register-column"}, true},
+		{"the IMA list is a candidate", "tdx-ccel-ima", []string{insecure, "--candidates", "ima_log.bin", "--quote", "quote.bin", "ccel_data.bin"}, "rtmr2", []string{"later-list"}, true},
+		{"the other boot's log", "tdx-live", []string{"--candidates", "tdx_ccel_live2.dat", "--quote", "tdx_quote_live.dat", "tdx_ccel_live.bin"}, "rtmr2", []string{"other-log"}, true},
+		{"another boot", "tdx-live", []string{"--quote", "tdx_quote_live.dat", "tdx_ccel_live.bin"}, "rtmr2", []string{"unlogged-entry", "other-boot"}, false},
+		{"another PCR 0", "tpm-failed-pcr0", []string{insecure, "--quote", "failed-quote.bin", "--signature", "failed-signature.bin", "--values", "failed-pcrs.json", "failed-event_log.bin"}, "pcr0", []string{"unlogged-entry", "other-boot"}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			report, status := verdictIn(t, filepath.Join(top, row.dir), append([]string{"explain", "--json", "--at", "2026-11-24T00:00:00Z"}, row.args...)...)
+			if report.Verdict != "diverged" || status != 1 || report.Search == nil {
+				t.Fatalf("%s (%s), status %d", report.Verdict, report.Text, status)
+			}
+			var search searchJSON
+			strictly(t, *report.Search, &search)
+			var kinds []string
+			for _, f := range search.Found {
+				kinds = append(kinds, f.Kind)
+				if f.Register != row.register {
+					t.Errorf("%s is blamed", f.Register)
+				}
+			}
+			if !slices.Equal(kinds, row.kinds) || search.Found[0].Proven != row.proven {
+				t.Errorf("%s", *report.Search)
+			}
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tallystick/quote"
 )
@@ -44,6 +45,22 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
 
+// checkGiven refuses a flag without a value, as a script's empty variable makes
+// one: what was to be checked would be left unchecked.
+func checkGiven(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if flag.Value.String() == "" && err == nil {
+			err = fmt.Errorf("--%s is empty", flag.Name)
+		}
+	})
+	return err
+}
+
+// files are all files of the evidence.
+func (f *evidenceFlags) files() []string {
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.hardware, f.tdxRoots}
+}
+
 // open reads and checks the evidence.
 func (f *evidenceFlags) open() (*quote.Quote, error) {
 	if f.quote == "" && f.values == "" {
@@ -63,7 +80,7 @@ func (f *evidenceFlags) open() (*quote.Quote, error) {
 	if len(q.Composites) == 0 {
 		return nil, fmt.Errorf("--values places the registers of a TPM's quote; %s states its own", f.quote)
 	}
-	data, err := os.ReadFile(f.values)
+	data, err := readEvidence(f.values)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +146,11 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		if file.path == "" {
 			continue
 		}
-		if *file.into, err = os.ReadFile(file.path); err != nil {
+		if *file.into, err = readEvidence(file.path); err != nil {
 			return o, err
+		}
+		if len(*file.into) == 0 {
+			return o, fmt.Errorf("%s: the file is empty", file.path)
 		}
 	}
 	if f.collateral != "" {

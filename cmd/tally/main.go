@@ -24,7 +24,7 @@ func main() {
 	case errors.Is(err, errContradiction), errors.Is(err, errDiffer), errors.Is(err, errNotReconciled):
 		os.Exit(1)
 	default:
-		fmt.Fprintln(os.Stderr, "tally:", err)
+		fmt.Fprintln(os.Stderr, "tally:", printable(err.Error()))
 		os.Exit(2)
 	}
 }
@@ -36,7 +36,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newReconcile(), newConvert(), newDiff(), newDemo(), newMan())
+	root.AddCommand(newShow(), newReplay(), newReconcile(), newExplain(), newConvert(), newDiff(), newDemo(), newMan())
 	return root
 }
 

@@ -69,7 +69,7 @@ func (f *inputFlags) read(path string, src io.ReadCloser, signs ima.Signs) (*log
 	if err != nil && err != io.EOF { // io.EOF: the log is shorter than that
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &log{path: path, format: f.format, Closer: src}
+	l := &log{path: printable(path), format: f.format, Closer: src}
 	if l.format == "" {
 		if l.format = detect(prefix); l.format == "" {
 			return nil, l.fault(unrecognised(prefix))

@@ -34,6 +34,9 @@ Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
   tally reconcile --quote attest.bin --signature sig.bin --key ak.pem --values pcrs.txt boot.bin ima.bin
   tally reconcile --quote quote.msg --signature quote.sig --hcl hcl_report.bin --hardware vcek.pem boot.bin`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkGiven(cmd); err != nil {
+				return err
+			}
 			c, err := newInvestigation(&in, &own, args)
 			if err != nil {
 				return err
@@ -67,11 +70,17 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 	if c.opts.MRTD, err = parseMRTD(own.mrtd); err != nil {
 		return nil, err
 	}
-	if err := checkPaths(append(slices.Clone(paths), own.quote), own.overlaps); err != nil {
+	if err := checkPaths(append(own.files(), paths...), false); err != nil {
+		return nil, err
+	}
+	if err := checkPaths(paths, own.overlaps); err != nil {
 		return nil, err
 	}
 	if c.quote, err = own.open(); err != nil {
 		return nil, err
+	}
+	if own.mrtd != "" && !ofTD(c.quote.Values) {
+		return nil, errors.New("--mrtd was given, and the quote is of no TD: it carries no MRTD")
 	}
 	c.logs = filesOf(paths)
 	if len(paths) == 0 {
@@ -80,6 +89,16 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 		}
 	}
 	return c, nil
+}
+
+// ofTD reports whether register values are a TD's.
+func ofTD(values rtmr.Values) bool {
+	for register := range values[rtmr.SHA384] {
+		if register == rtmr.MRTD || register.Kind() == rtmr.KindRTMR {
+			return true
+		}
+	}
+	return false
 }
 
 // quoted returns what the logs are held against: values where there are any.

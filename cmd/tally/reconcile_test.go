@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -32,14 +33,16 @@ type reconcileJSON struct {
 		Text             string
 		Finding          *findingJSON
 	}
-	Uncovered []struct {
-		Log      int
-		Register string
-		Events   int
-	}
-	Findings []findingOfEntryJSON
-	Search   *json.RawMessage
-	Error    string
+	Uncovered, Undigested []uncoveredJSON
+	Findings              []findingOfEntryJSON
+	Search                *json.RawMessage
+	Error                 string
+}
+
+type uncoveredJSON struct {
+	Log      int
+	Register string
+	Events   int
 }
 
 type quoteJSON struct {
@@ -211,6 +214,60 @@ func TestReconcileForgedValues(t *testing.T) {
 	report, status := verdictIn(t, dir, append(args, "--values", "values")...)
 	if report.Verdict != "untrusted" || report.Quote.Binding != "failed" || status != 1 {
 		t.Errorf("%s, binding %s (%s), status %d", report.Verdict, report.Quote.Binding, report.Text, status)
+	}
+}
+
+// TestReconcileFlags: a flag that would have no effect is an error, for what it
+// asks for was not checked; and no file's name reaches a terminal as it is.
+func TestReconcileFlags(t *testing.T) {
+	m := fixtureMachines(t)[0]
+	dir, args := evidenceOf(t, m, m.Quotes[0])
+	for _, name := range []string{"empty", "\x1b[2J\nRECONCILED"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{[]string{"--nonce", ""}, "--nonce is empty"},
+		{[]string{"--hcl", "empty"}, "empty: the file is empty"},
+		{[]string{"--mrtd", strings.Repeat("00", 48)}, "it carries no MRTD"},
+		{[]string{"--collateral", "."}, "--collateral was given, and a TPM's quote without --hcl is not held against it"},
+		{[]string{"--values", "-", "-"}, "standard input can be one of the files, not two"},
+		{[]string{"\x1b[2J\nRECONCILED"}, `tally: \x1b[2J\nRECONCILED: the file is empty`},
+	} {
+		for _, command := range []string{"reconcile", "explain"} {
+			cmd := exec.Command("tally", slices.Concat([]string{command}, args[1:], c.flags)...)
+			cmd.Dir = dir
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			out, _ := cmd.Output()
+			if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(stderr.String(), c.want) || strings.ContainsRune(string(out)+stderr.String(), '\x1b') {
+				t.Errorf("%s %q: %q, status %d, expected %q and 2", command, c.flags, stderr.String(), cmd.ProcessState.ExitCode(), c.want)
+			}
+		}
+	}
+}
+
+// TestReconcileUndigested: an entry of a quoted register with a digest in another
+// bank alone. The register matches without it, and nothing vouches for it.
+func TestReconcileUndigested(t *testing.T) {
+	record := func(n int, alg rtmr.Alg) string {
+		return fmt.Sprintf(`{"recnum":%d,"pcr":10,"digests":[{"hashAlg":%q,"digest":"%x"}],"content_type":"pcclient_std","content":{"event_type":"EV_IPL","event_data":"00"}}`,
+			n, alg, make([]byte, alg.Size()))
+	}
+	dir := files(t, map[string][]byte{
+		"log":    fmt.Appendf(nil, "[%s,%s]", record(0, rtmr.SHA256), record(1, rtmr.SHA1)),
+		"values": fmt.Appendf(nil, `{"sha256":{"pcr10":"%x"}}`, sha256.Sum256(make([]byte, 64))),
+	})
+	report, status := verdictIn(t, dir, "reconcile", "--json", "--insecure-skip-signature", "--values", "values", "log")
+	if report.Verdict != "diverged" || status != 1 || report.Registers[0].Status != "match" || !strings.Contains(report.Text, "nothing vouches for 1 event of log in pcr10") {
+		t.Errorf("%s (%s), status %d, %s", report.Verdict, report.Text, status, report.Registers[0].Status)
+	}
+	if len(report.Undigested) != 1 || report.Undigested[0] != (uncoveredJSON{0, "pcr10", 1}) {
+		t.Errorf("undigested %v", report.Undigested)
 	}
 }
 

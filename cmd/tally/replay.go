@@ -156,7 +156,7 @@ func foldLogs(fold *replay.Fold, in *inputFlags, files []logFile, overlap bool) 
 			l, err := foldLog(fold, in, file, &signs, parts)
 			if l != nil {
 				if first, again := file.givenBefore(files[:i]); again && !(overlap && isIMA(l.Format)) {
-					l.Warnings = append(l.Warnings, fmt.Sprintf("it is the same file as %s, which was given before: its events are folded again", first))
+					l.Warnings = append(l.Warnings, fmt.Sprintf("it is the same file as %s, which was given before: its events are folded again", printable(first)))
 				}
 				report.Logs = append(report.Logs, *l)
 			}

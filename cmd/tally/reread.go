@@ -27,7 +27,7 @@ type rereadable struct {
 }
 
 func newRereadable(in *inputFlags, path string) (*rereadable, error) {
-	r := &rereadable{in: in, path: path, name: path}
+	r := &rereadable{in: in, path: path, name: printable(path)}
 	err := r.spool()
 	if err == nil {
 		r.opened, err = r.open()

@@ -18,10 +18,13 @@ type verdictReport struct {
 	Quote     *quoteReport     `json:"quote"`
 	Logs      []logReport      `json:"logs"`
 	Registers []registerReport `json:"registers"`
-	Uncovered []uncovered      `json:"uncovered,omitempty"`
-	Findings  []replay.Finding `json:"findings,omitempty"`
-	Search    *searchReport    `json:"search,omitempty"`
-	Error     string           `json:"error,omitempty"`
+
+	Uncovered  []uncovered `json:"uncovered,omitempty"`  // for the quote omits the register
+	Undigested []uncovered `json:"undigested,omitempty"` // for they have no digest in a quoted bank
+
+	Findings []replay.Finding `json:"findings,omitempty"`
+	Search   *searchReport    `json:"search,omitempty"`
+	Error    string           `json:"error,omitempty"`
 
 	layers []layerReport
 }
@@ -69,7 +72,7 @@ type findingReport struct {
 	Text   string `json:"text"`
 }
 
-// uncovered are a log's events in a register that the quote does not carry.
+// uncovered are a log's events in a register that the quote says nothing of.
 type uncovered struct {
 	Log      int           `json:"log"`
 	Register rtmr.Register `json:"register"`
@@ -138,6 +141,9 @@ func (r *verdictReport) cover(coverage []replay.Coverage) {
 		} else {
 			r.Uncovered = append(r.Uncovered, uncovered{c.Log, c.Register, c.Events})
 		}
+		if c.Undigested > 0 {
+			r.Undigested = append(r.Undigested, uncovered{c.Log, c.Register, c.Undigested})
+		}
 	}
 }
 
@@ -179,6 +185,9 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 			out = append(out, fmt.Sprintf("the quote carries no register that %s extends, so nothing vouches for it", r.Logs[l.log].Path))
 		}
 	}
+	for _, u := range r.Undigested {
+		out = append(out, fmt.Sprintf("nothing vouches for %s of %s in %s, without a digest in a quoted bank", count(u.Events, "event", "events"), r.Logs[u.Log].Path, u.Register))
+	}
 	if names := r.omitted(); strict && len(out) == 0 && names != "" {
 		out = append(out, "the quote omits "+names+", which --strict forbids")
 	}
@@ -204,6 +213,9 @@ func (r *verdictReport) success() string {
 		if late := l.quoted - l.vouched; late > 0 {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
 		}
+	}
+	if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg != rtmr.SHA1 }) {
+		s += "; only the bank sha1 is quoted, in which collisions can be made"
 	}
 	if names := r.omitted(); names != "" {
 		s += "; the quote omits " + names + ", so nothing vouches for what was logged there"

@@ -75,6 +75,9 @@ func (r *verdictReport) printRegisters(w io.Writer) {
 	for _, u := range r.Uncovered {
 		fmt.Fprintf(w, "  %-6s %-8s %s  %s of %s\n", u.Register, "-", caution("not quoted"), events(u.Events), r.Logs[u.Log].Path)
 	}
+	for _, u := range r.Undigested {
+		fmt.Fprintf(w, "  %-6s %-8s %s  %s of %s\n", u.Register, "-", bad("no digest"), events(u.Events), r.Logs[u.Log].Path)
+	}
 }
 
 // print writes the evidence behind a heading, and what vouches for it, indented.
@@ -171,8 +174,8 @@ func (r *verdictReport) printFindings(w io.Writer) {
 	registers := map[string][]string{}
 	searchable := false
 	for _, o := range r.Registers {
-		if o.Finding == nil {
-			continue
+		if o.Finding == nil || r.Search != nil && o.Text != o.Finding.Text {
+			continue // or below, with the search
 		}
 		text := o.Finding.Text
 		if registers[text] == nil {
@@ -181,10 +184,9 @@ func (r *verdictReport) printFindings(w io.Writer) {
 		registers[text] = append(registers[text], o.Alg.String()+":"+o.Register.String())
 		searchable = searchable || o.Status == replay.Mismatch
 	}
-	if len(texts)+len(r.Findings) == 0 {
-		return
+	if len(texts)+len(r.Findings) > 0 {
+		fmt.Fprintln(w, "\nFindings")
 	}
-	fmt.Fprintln(w, "\nFindings")
 	for _, text := range texts {
 		fmt.Fprintf(w, "  %s: %s\n", strings.Join(registers[text], ", "), text)
 	}

@@ -8,7 +8,7 @@ import (
 
 // All measures run, on little, and each gives a result or says why not.
 func TestMeasures(t *testing.T) {
-	b := &bench{dir: t.TempDir(), rounds: 1, list: 2000, peerList: 2000, pipeList: 2000, repeats: 1}
+	b := &bench{dir: t.TempDir(), rounds: 1, list: 2000, peerList: 2000, pipeList: 2000, faultList: 500, repeats: 1}
 	sections, err := b.all()
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func run(out string, rounds int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, rounds: rounds, list: 1_000_000, peerList: 100_000, pipeList: 8_000_000, repeats: 400}
+	b := &bench{dir: dir, rounds: rounds, list: 1_000_000, peerList: 100_000, pipeList: 8_000_000, faultList: 10_000, repeats: 400}
 	sections, err := b.all()
 	if err != nil {
 		return err
@@ -51,8 +51,8 @@ type bench struct {
 	tally  string // the built command
 	rounds int
 
-	list, peerList, pipeList int // entries in the lists
-	repeats                  int // of a boot log's replay, a few microseconds long
+	list, peerList, pipeList, faultList int // entries in the lists
+	repeats                             int // of a boot log's replay, a few microseconds long
 }
 
 // all takes all measures.
@@ -66,7 +66,7 @@ func (b *bench) all() (sections []section, err error) {
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("go build tallystick/cmd/tally: %w", err)
 	}
-	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.memory} {
+	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.explain, b.memory} {
 		s, err := measure()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.title, err)

@@ -1,0 +1,47 @@
+package quote_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-sev-guest/verify/testdata"
+
+	"tallystick/quote"
+	"tallystick/rtmr"
+)
+
+// TestUnusedOptions: who gives a key counts on its being asked for. Evidence of
+// a kind that is not held against it is refused, and not judged without it.
+func TestUnusedOptions(t *testing.T) {
+	given := map[string]quote.Options{
+		"signature": {Signature: []byte{1}}, "key": {Key: []byte{1}}, "ek-cert": {EKCert: []byte{1}}, "ek-roots": {EKRoots: []byte{1}},
+		"activation": {Activation: []byte{1}}, "hcl": {HCL: []byte{1}}, "hardware": {Hardware: []byte{1}},
+		"collateral": {Collateral: fstest.MapFS{}}, "tdx-roots": {TDXRoots: []byte{1}},
+	}
+	key := software(t, ecc256)
+	tdreport := make([]byte, quote.TDReportSize)
+	tdreport[0] = 0x81
+	for evidence, c := range map[string]struct {
+		data []byte
+		used string
+	}{
+		"TD quote":                  {realQuotes(t)[0].data, "collateral tdx-roots"},
+		"TDREPORT":                  {tdreport, ""},
+		"SNP report":                {testdata.AttestationBytes, "hardware"},
+		"values":                    {[]byte(`{"sha1":{"pcr1":"` + strings.Repeat("00", 20) + `"}}`), ""},
+		"TPM's quote":               {key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256)), "signature key ek-cert ek-roots activation hcl"},
+		"go-attestation's JSON":     {newBundle(t).forms(t)["go-attestation"], "key ek-cert ek-roots activation"},
+		"go-tpm-tools' attestation": {newBundle(t).forms(t)["binarypb"], "key ek-cert ek-roots activation"},
+	} {
+		for flag, opts := range given {
+			if slices.Contains(strings.Fields(c.used), flag) {
+				continue
+			}
+			if q, err := quote.Open(c.data, opts); err == nil || !strings.HasSuffix(err.Error(), "is not held against it") || !strings.Contains(err.Error(), "--"+flag+" ") {
+				t.Errorf("%s with %s: %v, %v", evidence, flag, q, err)
+			}
+		}
+	}
+}
