@@ -44,5 +44,18 @@ func TestGuest(t *testing.T) {
 	}
 	g.Shell("echo marked > /dev/console")
 	g.WaitConsole("marked$")
-	g.Stop()
+
+	boot := g.Get("/proc/sys/kernel/random/boot_id")
+	g.Reboot()
+	if bytes.Equal(g.Get("/proc/sys/kernel/random/boot_id"), boot) || !bytes.Equal(g.Get("/tmp/big"), big) {
+		t.Error("rebooted: the same boot, or a file is lost")
+	}
+	p = g.Spawn(lab.Command{Args: []string{"sleep", "1000"}})
+	g.Kill()
+	if _, err := p.Wait(); err == nil {
+		t.Error("the machine was killed, and a program of it ended well")
+	}
+	if _, err := g.Read("/proc/version"); err == nil {
+		t.Error("the machine was killed, and answers")
+	}
 }

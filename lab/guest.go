@@ -229,6 +229,29 @@ func (g *Guest) Stop() {
 // Kill ends the machine as a power failure does.
 func (g *Guest) Kill() { g.qemu.kill() }
 
+// Reboot restarts the machine, its firmware and its TPM included, and waits
+// until its init answers. Its disk keeps what was written.
+func (g *Guest) Reboot() {
+	g.t.Helper()
+	// Otherwise QEMU ends when its guest restarts, as one does that panicked.
+	on := func(action string) error {
+		return g.qmp("set-action", map[string]string{"reboot": action})
+	}
+	err := on("reset")
+	if err == nil {
+		err = g.link.send(wire.Header{Kind: wire.Power, Path: "reboot"}, nil)
+	}
+	if err == nil {
+		err = g.meet()
+	}
+	if err == nil {
+		err = on("shutdown")
+	}
+	if err != nil {
+		g.t.Fatalf("guest: reboot: %v", err)
+	}
+}
+
 // KexecLoad loads a kernel to be started in place of the running one. The files
 // are in the guest.
 func (g *Guest) KexecLoad(kernel, initramfs, cmdline string) {

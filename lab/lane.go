@@ -31,24 +31,9 @@ func takeLane(t T) error {
 	}
 	lane.Lock()
 	defer lane.Unlock()
-	for lane.file == nil {
-		for i := range max(1, runtime.NumCPU()/2) {
-			f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("lane-%d", i)), os.O_CREATE|os.O_RDWR, 0o644)
-			if err != nil {
-				return err
-			}
-			if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-				lane.file = f
-				break
-			}
-			f.Close()
-		}
-		if lane.file == nil {
-			select {
-			case <-t.Context().Done():
-				return t.Context().Err()
-			case <-time.After(200 * time.Millisecond):
-			}
+	if lane.file == nil {
+		if lane.file, err = freeLane(t, dir); err != nil {
+			return err
 		}
 	}
 	lane.guests++
@@ -61,4 +46,39 @@ func takeLane(t T) error {
 		}
 	})
 	return nil
+}
+
+// freeLane waits for a lane. Who waits holds the queue, so that a process that
+// gives its lane back does not take it again before those that waited.
+func freeLane(t T, dir string) (*os.File, error) {
+	queue, err := os.OpenFile(filepath.Join(dir, "lane-queue"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer queue.Close()
+	for {
+		if err = syscall.Flock(int(queue.Fd()), syscall.LOCK_EX); err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: flock: %w", queue.Name(), err)
+	}
+	for {
+		for i := range max(1, runtime.NumCPU()/2) {
+			f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("lane-%d", i)), os.O_CREATE|os.O_RDWR, 0o644)
+			if err != nil {
+				return nil, err
+			}
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				return f, nil
+			}
+			f.Close()
+		}
+		select {
+		case <-t.Context().Done():
+			return nil, t.Context().Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }

@@ -41,7 +41,7 @@ type Machine struct {
 	Memory int // MiB
 	Disk   int // MiB, of the root disk; 256 if 0
 
-	// BootTime is how long the guest may take until it answers; 2 minutes if 0.
+	// BootTime is how long the guest may take until it answers; 5 minutes if 0.
 	BootTime time.Duration
 }
 
@@ -124,9 +124,10 @@ func (m Machine) Start(t T) *Guest {
 	}
 }
 
-// emulatorFault is what a kernel says that patches its code while another
-// emulated processor runs it: QEMU's translation of the breakpoint that it puts
-// there outlives the breakpoint. With one processor it cannot happen.
+// emulatorFault is what a kernel dies of that meets a breakpoint which it put into
+// code that it was patching, and took away again (arch/x86/kernel/alternative.c).
+// It was seen with two processors that QEMU 7.2 emulated in threads of their own,
+// and never with one.
 const emulatorFault = "Oops: int3"
 
 func (m *Machine) setDefaults() {
@@ -140,7 +141,7 @@ func (m *Machine) setDefaults() {
 	setIf(m.CPUs == 0, func() { m.CPUs = 1 })
 	setIf(m.Memory == 0, func() { m.Memory = 1024 })
 	setIf(m.Disk == 0, func() { m.Disk = 256 })
-	setIf(m.BootTime == 0, func() { m.BootTime = 2 * time.Minute })
+	setIf(m.BootTime == 0, func() { m.BootTime = 5 * time.Minute })
 }
 
 // parts are the files that a machine is made of.

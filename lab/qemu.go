@@ -36,7 +36,8 @@ func (g *Guest) boot() error {
 		return err
 	}
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
-		"-m", fmt.Sprint(m.Memory), "-smp", fmt.Sprint(m.CPUs), "-serial", "stdio"}
+		"-m", fmt.Sprint(m.Memory), "-smp", fmt.Sprint(m.CPUs), "-serial", "stdio",
+		"-qmp", "unix:" + file("qmp") + ",server=on,wait=off"}
 	accelerator, err := accelerator(g.parts)
 	if err != nil {
 		return err

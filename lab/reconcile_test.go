@@ -83,6 +83,10 @@ func TestReconcile(t *testing.T) {
 			evidence := g.Quote(nonce)
 			dir := t.TempDir()
 			logs := saveLogs(t, g, dir)
+			endorsed := map[string][]string{}
+			for key := range evidence.Keys {
+				endorsed[key] = saveActivation(t, g, dir, evidence, key)
+			}
 			g.Put("/opt/later", []byte("#!/bin/sh\necho later\n"))
 			g.Run("/opt/later") // the list runs ahead of the quote
 			ahead := saveList(t, g, dir, "ahead.bin", lab.IMAList)
@@ -108,6 +112,10 @@ func TestReconcile(t *testing.T) {
 				out = reconcile(0, "reconciled", nonce, logs[0], ahead)
 				if !strings.Contains(out, `"log-ahead"`) {
 					t.Errorf("%s %s: a longer list, and no register is ahead", q.Key, q.Bank)
+				}
+				flags = append(flags, endorsed[q.Key]...)
+				if out = reconcile(0, "reconciled", nonce, logs[:2]...); !strings.Contains(out, `"chain":"verified"`) {
+					t.Errorf("%s %s: the key does not lead to the endorsement key's certificate: %s", q.Key, q.Bank, out)
 				}
 				reconcile(1, "untrusted", bytes.Repeat([]byte{7}, 32), logs[:2]...)
 			}
@@ -175,6 +183,17 @@ func saveQuote(t *testing.T, dir string, e *lab.Evidence, q lab.Quote) []string 
 		"--signature", save(t, dir, name+".signature", q.Signature),
 		"--key", save(t, dir, q.Key+".public", e.Keys[q.Key]),
 		"--values", save(t, dir, "values.json", values),
+	}
+}
+
+// saveActivation has the TPM activate a credential, and returns tally's flags by
+// which the attestation key leads to the authority that made the TPM.
+func saveActivation(t *testing.T, g *lab.Guest, dir string, e *lab.Evidence, key string) []string {
+	t.Helper()
+	return []string{
+		"--activation", save(t, dir, key+".activation", g.Activate(e, key)),
+		"--ek-cert", save(t, dir, "ek.der", e.EKCerts["rsa2048"]),
+		"--ek-roots", save(t, dir, "roots.pem", g.EKRoots()),
 	}
 }
 

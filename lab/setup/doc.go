@@ -67,6 +67,16 @@ func Once(dir string, fill func(tmp string) error) (path string, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
+	// Who was killed while it filled one left it.
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".partial-*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			return "", err
+		}
+	}
 	tmp, err := os.MkdirTemp(filepath.Dir(path), ".partial-")
 	if err != nil {
 		return "", err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -86,20 +87,11 @@ func install(tools []hostTool) error {
 // absent returns the packages of those tools that are not here.
 func absent(tools []hostTool) (pkgs []string) {
 	for _, tool := range tools {
-		if _, err := Program(tool.file); err != nil && !contains(pkgs, tool.pkg) {
+		if _, err := Program(tool.file); err != nil && !slices.Contains(pkgs, tool.pkg) {
 			pkgs = append(pkgs, tool.pkg)
 		}
 	}
 	return pkgs
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Program returns the path of a program or file of the host. Programs for root

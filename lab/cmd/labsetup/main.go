@@ -24,22 +24,28 @@ func main() {
 	}
 }
 
+// run says each thing before it is looked for, since some take minutes.
 func run() error {
+	fmt.Println("lab: programs")
 	if err := setup.Host(); err != nil {
 		return err
 	}
 	var newest *setup.Kernel
 	for _, series := range setup.Series {
+		fmt.Printf("lab: kernel %s: ", series)
 		k, err := setup.FindKernel(series)
 		if err != nil {
+			fmt.Println("none")
 			return err
 		}
-		fmt.Printf("lab: kernel %s: %s\n", series, k.Release)
+		fmt.Println(k.Release)
 		newest = k
 	}
+	fmt.Println("lab: boot loaders")
 	if _, err := setup.FindLoaders(); err != nil {
 		return err
 	}
+	fmt.Println("lab: module labtsm")
 	_, err := lab.BuildTSM(newest)
 	return err
 }

@@ -1,16 +1,22 @@
 //go:build linux
 
-// Labtpm is the guest's tool for its TPM. It writes JSON, a lab.Evidence.
+// Labtpm is the guest's tool for its TPM.
 //
 //	labtpm quote --nonce HEX [--banks sha1,sha256] [--pcrs 0,1,2]
 //
-// reads the PCRs and the endorsement keys' certificates, makes two attestation
+// writes JSON, a lab.Evidence: it reads the PCRs and the endorsement keys' certificates, makes two attestation
 // keys, and quotes each bank, and all banks together, with each of them.
+//
+//	labtpm activate --key rsa --credential HEX --secret HEX
+//
+// gives back the secret that was encrypted to the RSA endorsement key and the
+// name of an attestation key, in hex.
 package main
 
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,14 +38,23 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 0 || args[0] != "quote" {
-		return fmt.Errorf("usage: labtpm quote --nonce HEX [--banks sha1,sha256] [--pcrs 0,1,2]")
+	if len(args) > 0 {
+		switch args[0] {
+		case "quote":
+			return runQuote(args[1:])
+		case "activate":
+			return runActivate(args[1:])
+		}
 	}
+	return errors.New("usage: labtpm quote --nonce HEX [--banks sha1,sha256] [--pcrs 0,1,2] | labtpm activate --key rsa --credential HEX --secret HEX")
+}
+
+func runQuote(args []string) error {
 	flags := flag.NewFlagSet("quote", flag.ContinueOnError)
 	nonceText := flags.String("nonce", "", "at most 64 bytes, in hex")
 	bankText := flags.String("banks", "sha1,sha256,sha384", "banks, with commas")
 	pcrText := flags.String("pcrs", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15", "PCRs, with commas")
-	if err := flags.Parse(args[1:]); err != nil {
+	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	nonce, err := hex.DecodeString(*nonceText)
@@ -60,6 +75,35 @@ func run(args []string) error {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(evidence)
+}
+
+func runActivate(args []string) error {
+	flags := flag.NewFlagSet("activate", flag.ContinueOnError)
+	key := flags.String("key", "rsa", "rsa or ecc, the attestation key")
+	credential := flags.String("credential", "", "TPMS_ID_OBJECT, in hex")
+	secret := flags.String("secret", "", "encrypted secret, in hex")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	id, err := hex.DecodeString(*credential)
+	if err != nil {
+		return fmt.Errorf("credential: %w", err)
+	}
+	encrypted, err := hex.DecodeString(*secret)
+	if err != nil {
+		return fmt.Errorf("secret: %w", err)
+	}
+	tpm, err := linuxtpm.Open(device)
+	if err != nil {
+		return err
+	}
+	defer tpm.Close()
+	returned, err := activate(tpm, *key, id, encrypted)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%x\n", returned)
+	return nil
 }
 
 func parseSelection(banks, pcrs string) (s selection, err error) {

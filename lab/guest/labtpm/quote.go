@@ -67,9 +67,9 @@ func collect(tpm transport.TPM, nonce []byte, s selection) (*evidence.Evidence, 
 	e := &evidence.Evidence{Nonce: nonce, Keys: map[string][]byte{}, EKCerts: map[string][]byte{}}
 	handles := map[string]tpm2.AuthHandle{}
 	for _, name := range []string{"rsa", "ecc"} {
-		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(keyTemplates[name])}.Execute(tpm)
+		key, err := createKey(tpm, name)
 		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", name, err)
+			return nil, err
 		}
 		defer tpm2.FlushContext{FlushHandle: key.ObjectHandle}.Execute(tpm)
 		public, err := key.OutPublic.Contents()
@@ -91,6 +91,20 @@ func collect(tpm transport.TPM, nonce []byte, s selection) (*evidence.Evidence, 
 		}
 	}
 	return nil, errMoved
+}
+
+// createKey makes an attestation key. It is derived from the TPM's seed, so that
+// each time it is the same one.
+func createKey(tpm transport.TPM, name string) (*tpm2.CreatePrimaryResponse, error) {
+	template, ok := keyTemplates[name]
+	if !ok {
+		return nil, fmt.Errorf("key %q: expected rsa or ecc", name)
+	}
+	key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template)}.Execute(tpm)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", name, err)
+	}
+	return key, nil
 }
 
 func quoteAll(tpm transport.TPM, e *evidence.Evidence, keys map[string]tpm2.AuthHandle, s selection) error {
