@@ -3,6 +3,7 @@ package main
 import (
 	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
@@ -161,6 +163,46 @@ func TestReconcileFixtures(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestReconcileEndorsed: with a record of an activation, the attestation key leads
+// to the authority that made the TPM; with another TPM's it does not.
+func TestReconcileEndorsed(t *testing.T) {
+	seen := map[string]bool{} // a machine has several boots' worth of logs, and the same quotes
+	var last *testlogs.TPMQuote
+	for _, m := range fixtureMachines(t) {
+		for _, q := range m.Quotes {
+			if q.Activation == nil || seen[string(q.Activation)] {
+				continue
+			}
+			seen[string(q.Activation)] = true
+			cert, err := x509.ParseCertificate(q.EKCert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, args := evidenceOf(t, m, q)
+			args = append(args, "--at", cert.NotBefore.Add(24*time.Hour).Format(time.RFC3339))
+			endorsed := func(q testlogs.TPMQuote) []string {
+				more := files(t, map[string][]byte{"activation": q.Activation, "cert": q.EKCert, "roots": q.EKRoots})
+				return append(slices.Clone(args), "--activation", filepath.Join(more, "activation"),
+					"--ek-cert", filepath.Join(more, "cert"), "--ek-roots", filepath.Join(more, "roots"))
+			}
+			report, status := verdictIn(t, dir, endorsed(q)...)
+			if report.Verdict != "reconciled" || status != 0 || report.Quote.Chain != "verified" {
+				t.Errorf("%s/%s: %s (%s), chain %s", m.Name, q.Name, report.Verdict, report.Text, report.Quote.Chain)
+			}
+			if last != nil {
+				report, status := verdictIn(t, dir, endorsed(*last)...)
+				if report.Verdict != "untrusted" || status != 1 {
+					t.Errorf("%s/%s with another's activation: %s (%s)", m.Name, q.Name, report.Verdict, report.Text)
+				}
+			}
+			last = &q
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("no record of an activation")
 	}
 }
 

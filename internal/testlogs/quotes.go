@@ -150,6 +150,11 @@ type TPMQuote struct {
 	Bank                          rtmr.Alg
 	PCRs                          int // how many are quoted, from PCR 0 on
 	Attest, Signature, Key, Nonce []byte
+
+	// What leads from the key to who made the TPM, where there is that: the
+	// record of a credential's activation, the RSA endorsement key's certificate
+	// (DER), and its authority's (PEM).
+	Activation, EKCert, EKRoots []byte
 }
 
 // tpmQuotes returns the quotes of one of the lab's machines, by two keys in each
@@ -163,13 +168,20 @@ func tpmQuotes(t testing.TB, dir string, pcrs int) (quotes []TPMQuote) {
 			if _, err := os.Stat(attest); err != nil {
 				continue // the TPM has not this bank
 			}
-			quotes = append(quotes, TPMQuote{
+			q := TPMQuote{
 				Name: name, Bank: bank, PCRs: pcrs,
 				Attest:    Read(t, attest),
 				Signature: Read(t, filepath.Join(dir, name+".tpmt_signature.bin")),
 				Key:       Read(t, filepath.Join(dir, "ak-"+key+".tpmt_public.bin")),
 				Nonce:     Read(t, filepath.Join(dir, "nonce.bin")),
-			})
+			}
+			activation := filepath.Join(dir, "activation-"+key+".json")
+			if _, err := os.Stat(activation); err == nil {
+				q.Activation = Read(t, activation)
+				q.EKCert = Read(t, filepath.Join(dir, "ek-rsa-cert.der"))
+				q.EKRoots = Read(t, filepath.Join(dir, "ek-roots.pem"))
+			}
+			quotes = append(quotes, q)
 		}
 	}
 	if len(quotes) == 0 {

@@ -114,7 +114,7 @@ func configure(tree string) error {
 	for want := range strings.Lines(sourceConfig) {
 		want = strings.TrimSpace(want)
 		if strings.HasPrefix(want, "CONFIG_") && !slices.Contains(got, want) && want != "CONFIG_IMA_STAGING=y" {
-			return fmt.Errorf("kernel's configuration: %s is not in it, which something it depends on must be missing for", want)
+			return fmt.Errorf("the kernel's configuration has no %s: something that it depends on is missing", want)
 		}
 	}
 	return nil
