@@ -222,7 +222,10 @@ func (r *verdictReport) success() string {
 			explained++
 		}
 	}
-	s := fmt.Sprintf("the logs explain all %s that moved", count(explained, "quoted value", "quoted values"))
+	s := fmt.Sprintf("the logs explain all %d quoted values that moved", explained)
+	if explained == 1 {
+		s = "the logs explain the one quoted value that moved"
+	}
 	for _, l := range r.layers {
 		if late := l.quoted - l.vouched; late > 0 {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
