@@ -74,7 +74,7 @@ func openWith(t testing.TB, files fstest.MapFS) (*quote.Quote, quote.Link) {
 	q := open(t, p.sign(p.forgery(4, 0)), opts)
 	wantLinks(t, q, map[string]quote.Status{quote.Signature: quote.Verified, quote.Chain: quote.Verified})
 	l, _ := q.Link(quote.Collateral)
-	if q.Trusted() == (l.Status == quote.Failed) {
+	if q.Trusted() != (l.Status == quote.Verified) {
 		t.Errorf("trusted is %v, with collateral %s", q.Trusted(), l.Status)
 	}
 	return q, l
@@ -152,9 +152,9 @@ func TestCollateralStatus(t *testing.T) {
 		"TCB info expired":                   {func(c *collateral) { c.tcb["nextUpdate"] = "2026-05-31T00:00:00Z" }, quote.Failed, "TCB info expired on 2026-05-31T00:00:00Z"},
 		"TCB info of tomorrow":               {func(c *collateral) { c.tcb["issueDate"] = "2026-06-02T00:00:00Z" }, quote.Failed, "TCB info is of 2026-06-02T00:00:00Z, after 2026-06-01"},
 		"QE identity expired":                {func(c *collateral) { c.qe["nextUpdate"] = "2026-05-31T00:00:00Z" }, quote.Failed, "QE identity expired"},
-		"TCB info of SGX":                    {func(c *collateral) { c.tcb["id"] = "SGX" }, quote.NotChecked, "for want of a TDX TCB info of FMSPC 0060f0000000"},
-		"TCB info of another platform":       {func(c *collateral) { c.tcb["fmspc"] = "00906ED50000" }, quote.NotChecked, "for want of a TDX TCB info of FMSPC 0060f0000000"},
-		"identity of SGX's QE":               {func(c *collateral) { c.qe["id"] = "QE" }, quote.NotChecked, "for want of the identity TD_QE"},
+		"TCB info of SGX":                    {func(c *collateral) { c.tcb["id"] = "SGX" }, quote.Missing, "for want of a TDX TCB info of FMSPC 0060f0000000"},
+		"TCB info of another platform":       {func(c *collateral) { c.tcb["fmspc"] = "00906ED50000" }, quote.Missing, "for want of a TDX TCB info of FMSPC 0060f0000000"},
+		"identity of SGX's QE":               {func(c *collateral) { c.qe["id"] = "QE" }, quote.Missing, "for want of the identity TD_QE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := thePlatform().collateral()
@@ -195,7 +195,8 @@ func TestCollateralModule(t *testing.T) {
 	}
 }
 
-// One file missing: what it is for is told, and the rest is checked.
+// One file missing: what it is for is told, and the rest is checked; but who gives
+// a folder counts on all of it.
 func TestCollateralMissing(t *testing.T) {
 	for file, text := range map[string]string{
 		"tcb.json":   "not checked: the TCB level, for want of a TDX TCB info",
@@ -206,11 +207,11 @@ func TestCollateralMissing(t *testing.T) {
 	} {
 		files := thePlatform().collateral().files()
 		delete(files, file)
-		if _, l := openWith(t, files); l.Status != quote.NotChecked || !strings.Contains(l.Text, text) {
+		if _, l := openWith(t, files); l.Status != quote.Missing || !strings.Contains(l.Text, text) {
 			t.Errorf("without %s: %v", file, l)
 		}
 	}
-	if _, l := openWith(t, fstest.MapFS{}); l.Status != quote.NotChecked {
+	if _, l := openWith(t, fstest.MapFS{}); l.Status != quote.Missing {
 		t.Errorf("an empty folder: %v", l)
 	}
 	opts := thePlatform().options()

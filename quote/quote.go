@@ -121,7 +121,8 @@ type Options struct {
 	// it: a VCEK or VLEK certificate, or a TD quote.
 	HCL, Hardware []byte
 
-	// Collateral holds Intel's TCB info, QE identity and revocation lists.
+	// Collateral holds Intel's TCB info, QE identity and revocation lists; what
+	// is not in it makes the link Missing.
 	Collateral fs.FS
 	// TDXRoots are trusted in place of Intel's root certificate (PEM).
 	TDXRoots []byte

@@ -105,7 +105,7 @@ func isDCAPQuote(data []byte) bool {
 // key type, or the quote is of a form that is not read here. All others are of
 // malformed quotes, and name the offset and the field.
 func ParseTDX(data []byte) (*TDXQuote, error) {
-	r := &tdxFields{data: data}
+	r := littleEndian(data)
 	q := &TDXQuote{}
 	if err := q.parseHeader(r); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func ParseTDX(data []byte) (*TDXQuote, error) {
 	return q, nil
 }
 
-func (q *TDXQuote) parseHeader(r *tdxFields) error {
+func (q *TDXQuote) parseHeader(r *fields) error {
 	q.Version = r.u16("version")
 	q.AttestationKeyType = r.u16("attestation key type")
 	q.TEEType = r.u32("TEE type")
@@ -137,9 +137,9 @@ func (q *TDXQuote) parseHeader(r *tdxFields) error {
 	case q.Version != 4 && q.Version != 5, q.TEEType != teeTDX, q.AttestationKeyType != keyTypeECDSAP256:
 		return fmt.Errorf("%w: %s, expected version 4 or 5, key type 2 (ECDSA P-256), TEE type 0x81 (TDX)", ErrUnsupported, seen)
 	}
-	r.take("reserved", 4) // the QE's and the PCE's SVN in earlier revisions
-	q.QEVendorID = r.take("QE vendor id", 16)
-	q.UserData = r.take("user data", 20)
+	r.bytes("reserved", 4) // the QE's and the PCE's SVN in earlier revisions
+	q.QEVendorID = r.bytes("QE vendor id", 16)
+	q.UserData = r.bytes("user data", 20)
 	return r.err
 }
 
@@ -158,7 +158,7 @@ func tdxGuess(data []byte) string {
 	return ""
 }
 
-func (q *TDXQuote) parseBody(r *tdxFields) error {
+func (q *TDXQuote) parseBody(r *fields) error {
 	size := uint32(bodyTDX10Size)
 	if q.Version == 5 {
 		at := r.off
@@ -174,45 +174,45 @@ func (q *TDXQuote) parseBody(r *tdxFields) error {
 			return fmt.Errorf("offset %d: body size: %d bytes for type %d, expected %d", at+2, size, q.BodyType, want)
 		}
 	}
-	q.TEETCBSVN = r.take("TEE_TCB_SVN", 16)
-	q.MRSEAM = r.take("MRSEAM", 48)
-	q.MRSIGNERSEAM = r.take("MRSIGNERSEAM", 48)
-	q.SEAMATTRIBUTES = r.take("SEAMATTRIBUTES", 8)
-	q.TDATTRIBUTES = r.take("TDATTRIBUTES", 8)
-	q.XFAM = r.take("XFAM", 8)
-	q.MRTD = r.take("MRTD", 48)
-	q.MRCONFIGID = r.take("MRCONFIGID", 48)
-	q.MROWNER = r.take("MROWNER", 48)
-	q.MROWNERCONFIG = r.take("MROWNERCONFIG", 48)
+	q.TEETCBSVN = r.bytes("TEE_TCB_SVN", 16)
+	q.MRSEAM = r.bytes("MRSEAM", 48)
+	q.MRSIGNERSEAM = r.bytes("MRSIGNERSEAM", 48)
+	q.SEAMATTRIBUTES = r.bytes("SEAMATTRIBUTES", 8)
+	q.TDATTRIBUTES = r.bytes("TDATTRIBUTES", 8)
+	q.XFAM = r.bytes("XFAM", 8)
+	q.MRTD = r.bytes("MRTD", 48)
+	q.MRCONFIGID = r.bytes("MRCONFIGID", 48)
+	q.MROWNER = r.bytes("MROWNER", 48)
+	q.MROWNERCONFIG = r.bytes("MROWNERCONFIG", 48)
 	for i := range q.RTMR {
-		q.RTMR[i] = r.take(fmt.Sprintf("RTMR%d", i), 48)
+		q.RTMR[i] = r.bytes(fmt.Sprintf("RTMR%d", i), 48)
 	}
-	q.REPORTDATA = r.take("REPORTDATA", 64)
+	q.REPORTDATA = r.bytes("REPORTDATA", 64)
 	if q.BodyType == bodyTDX15 {
-		q.TEETCBSVN2 = r.take("TEE_TCB_SVN_2", 16)
-		q.MRSERVICETD = r.take("MRSERVICETD", 48)
+		q.TEETCBSVN2 = r.bytes("TEE_TCB_SVN_2", 16)
+		q.MRSERVICETD = r.bytes("MRSERVICETD", 48)
 	}
 	return r.err
 }
 
 // parseSignature reads the ECDSA 256-bit quote signature data structure: r
 // has it and nothing else.
-func (q *TDXQuote) parseSignature(r *tdxFields) {
-	q.Signature = r.take("signature", 64)
-	q.AttestationKey = r.take("attestation key", 64)
+func (q *TDXQuote) parseSignature(r *fields) {
+	q.Signature = r.bytes("signature", 64)
+	q.AttestationKey = r.bytes("attestation key", 64)
 	at := r.off
 	if t := r.u16("certification data type"); r.err == nil && t != certQEReport {
 		r.err = fmt.Errorf("%w: offset %d: certification data type %d, expected 6 (QE report certification data)", ErrUnsupported, at, t)
 	}
 	cert := r.nested("certification data", r.u32("certification data size"))
-	r.end("certification data")
+	r.end("the certification data")
 
-	q.QEReport = cert.take("QE report", 384)
-	q.QEReportSignature = cert.take("QE report signature", 64)
-	q.QEAuthData = cert.take("QE authentication data", int64(cert.u16("QE authentication data size")))
+	q.QEReport = cert.bytes("QE report", 384)
+	q.QEReportSignature = cert.bytes("QE report signature", 64)
+	q.QEAuthData = cert.bytes("QE authentication data", int64(cert.u16("QE authentication data size")))
 	q.CertificationType = cert.u16("PCK certification data type")
-	q.Certification = cert.take("PCK certification data", int64(cert.u32("PCK certification data size")))
-	cert.end("PCK certification data")
+	q.Certification = cert.bytes("PCK certification data", int64(cert.u32("PCK certification data size")))
+	cert.end("the PCK certification data")
 	if r.err == nil {
 		r.err = cert.err
 	}
@@ -262,53 +262,4 @@ func tdxTrailing(b []byte) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("%d bytes follow the evidence and are not zeros: %.16x..", len(b), b)}
-}
-
-// tdxFields takes one field after another off a structure. After the first error
-// it gives nothing, and keeps the error.
-type tdxFields struct {
-	data []byte
-	off  int
-	base int // data's offset in the file
-	err  error
-}
-
-func (r *tdxFields) take(field string, n int64) []byte {
-	if r.err != nil {
-		return nil
-	}
-	if left := len(r.data) - r.off; n > int64(left) {
-		r.err = fmt.Errorf("offset %d: %s: %d bytes, but %d are left", r.base+r.off, field, n, left)
-		return nil
-	}
-	b := r.data[r.off:][:n:n]
-	r.off += int(n)
-	return b
-}
-
-func (r *tdxFields) u16(field string) uint16 {
-	if b := r.take(field, 2); b != nil {
-		return binary.LittleEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *tdxFields) u32(field string) uint32 {
-	if b := r.take(field, 4); b != nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
-// nested returns the next n bytes as a structure of its own.
-func (r *tdxFields) nested(field string, n uint32) *tdxFields {
-	base := r.base + r.off
-	return &tdxFields{data: r.take(field, int64(n)), base: base, err: r.err}
-}
-
-// end makes bytes behind the structure's last field an error.
-func (r *tdxFields) end(last string) {
-	if left := len(r.data) - r.off; r.err == nil && left > 0 {
-		r.err = fmt.Errorf("offset %d: %d bytes behind %s, expected none", r.base+r.off, left, last)
-	}
 }

@@ -477,14 +477,14 @@ func TestParseTDXMalformed(t *testing.T) {
 		value  []byte
 		want   string
 	}{
-		"signature data beyond the end": {632, le32(1 << 31), "offset 636: signature data: 2147483648 bytes"},
-		"signature data of no bytes":    {632, le32(0), "offset 636: signature: 64 bytes, but 0 are left"},
+		"signature data beyond the end": {632, le32(1 << 31), "offset 636: signature data: takes 2147483648 bytes"},
+		"signature data of no bytes":    {632, le32(0), "offset 636: signature: takes 64 bytes, and 0 are left"},
 		"signature data short":          {632, le32(500), "offset 770: certification data"},
-		"certification data beyond":     {auth + 130, le32(-1), "offset 770: certification data: 4294967295 bytes"},
-		"certification data short":      {auth + 130, le32(500), "bytes behind certification data, expected none"},
-		"authentication data beyond":    {770 + 448, []byte{0xff, 0xff}, "offset 1220: QE authentication data: 65535 bytes"},
-		"certificates beyond":           {770 + 448 + 2 + 19 + 2, le32(1 << 20), "offset 1245: PCK certification data: 1048576 bytes"},
-		"certificates short":            {770 + 448 + 2 + 19 + 2, le32(7), "bytes behind PCK certification data"},
+		"certification data beyond":     {auth + 130, le32(-1), "offset 770: certification data: takes 4294967295 bytes"},
+		"certification data short":      {auth + 130, le32(500), "bytes follow the certification data"},
+		"authentication data beyond":    {770 + 448, []byte{0xff, 0xff}, "offset 1220: QE authentication data: takes 65535 bytes"},
+		"certificates beyond":           {770 + 448 + 2 + 19 + 2, le32(1 << 20), "offset 1245: PCK certification data: takes 1048576 bytes"},
+		"certificates short":            {770 + 448 + 2 + 19 + 2, le32(7), "bytes follow the PCK certification data"},
 	} {
 		b := p.sign(p.forgery(4, 0))
 		copy(b[test.offset:], test.value)

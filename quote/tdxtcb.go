@@ -53,7 +53,11 @@ func (c *tdxChecker) collateral(dir fs.FS, chained bool) (Link, []string, error)
 	a.tcb()
 	a.qe()
 	a.revocations()
-	return a.link(), a.warnings, nil
+	link := a.link()
+	if link.Status == NotChecked { // who gives collateral counts on what it tells
+		link.Status = Missing
+	}
+	return link, a.warnings, nil
 }
 
 // platform says whose collateral to fetch.

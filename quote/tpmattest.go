@@ -49,7 +49,7 @@ func isTPM2BAttest(data []byte) bool { return len(data) > 2 && hasMagic(data[2:]
 // parseTPMAttest reads a TPMS_ATTEST or TPM2B_ATTEST. Whatever it returns
 // without an error is a quote to its last byte.
 func parseTPMAttest(data []byte) (*tpmAttest, error) {
-	b := tpmBuffer{data: data}
+	b := bigEndian(data)
 	if isTPM2BAttest(data) {
 		switch size, left := int(b.u16("size")), len(data)-2; {
 		case size < left:
@@ -59,14 +59,14 @@ func parseTPMAttest(data []byte) (*tpmAttest, error) {
 		}
 	}
 	a := &tpmAttest{raw: data[b.off:]}
-	a.header(&b)
-	a.selection = pcrSelections(&b)
+	a.header(b)
+	a.selection = pcrSelections(b)
 	a.pcrDigest = b.sized("pcrDigest")
-	return a, b.end()
+	return a, b.end("the structure")
 }
 
 // header reads what all attestation structures begin with.
-func (a *tpmAttest) header(b *tpmBuffer) {
+func (a *tpmAttest) header(b *fields) {
 	at := b.off
 	if magic := b.u32("magic"); magic != tpmGenerated {
 		b.fail(at, "magic", "0x%08x, expected 0x%08x, by which a TPM marks what it made itself", magic, uint32(tpmGenerated))
@@ -92,7 +92,7 @@ func (a *tpmAttest) header(b *tpmBuffer) {
 // pcrSelections reads a TPML_PCR_SELECTION as the list of values that the TPM
 // hashes: bank by bank as they stand, a bank that stands twice twice, and
 // within each by rising index (Part 1, "Selecting Multiple PCR").
-func pcrSelections(b *tpmBuffer) (selection []rtmr.Selected) {
+func pcrSelections(b *fields) (selection []rtmr.Selected) {
 	const smallest = 2 + 1 + 3 // of a TPMS_PCR_SELECTION
 	at := b.off
 	count := b.u32("pcrSelect's count")
@@ -107,14 +107,14 @@ func pcrSelections(b *tpmBuffer) (selection []rtmr.Selected) {
 		if size < 3 && b.err == nil { // PCR_SELECT_MIN of a TPM with 24 PCRs
 			b.fail(at, field+".sizeofSelect", "%d, expected 3 or more", size)
 		}
-		selection = appendSelected(selection, b, alg, b.bytes(field+".pcrSelect", int(size)), field)
+		selection = appendSelected(selection, b, alg, b.bytes(field+".pcrSelect", int64(size)), field)
 	}
 	return selection
 }
 
 // appendSelected adds the registers of one bank's bitmap, whose bit n%8 of byte
 // n/8 is PCR n (Part 2 §10.6.1).
-func appendSelected(selection []rtmr.Selected, b *tpmBuffer, alg rtmr.Alg, bitmap []byte, field string) []rtmr.Selected {
+func appendSelected(selection []rtmr.Selected, b *fields, alg rtmr.Alg, bitmap []byte, field string) []rtmr.Selected {
 	for n := range 8 * len(bitmap) {
 		if bitmap[n/8]>>(n%8)&1 == 0 {
 			continue

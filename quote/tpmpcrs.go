@@ -26,16 +26,16 @@ const (
 // (tpm2-tools, lib/pcr.c). The format "values" has no names of registers and is
 // not read. Nothing vouches for the values: see [Quote.Bind].
 func ParseTPM2ToolsPCRs(data []byte) (rtmr.Values, error) {
-	b := tpmBuffer{data: data}
+	b := bigEndian(data)
 	var selection []rtmr.Selected
 	var digests [][]byte
 	if isTPM2ToolsPCRs(data) {
-		selection, digests = serializedPCRs(&b)
+		selection, digests = serializedPCRs(b)
 	} else {
-		selection = pcrSelections(&b)
-		digests = marshaledDigests(&b)
+		selection = pcrSelections(b)
+		digests = marshaledDigests(b)
 	}
-	if err := b.end(); err != nil {
+	if err := b.end("the structure"); err != nil {
 		return nil, fmt.Errorf("tpm2-tools' PCR file: %w", err)
 	}
 	if len(digests) != len(selection) {
@@ -67,7 +67,7 @@ func isTPM2ToolsPCRs(data []byte) bool {
 }
 
 // serializedPCRs reads the structures of a file that isTPM2ToolsPCRs told.
-func serializedPCRs(b *tpmBuffer) (selection []rtmr.Selected, digests [][]byte) {
+func serializedPCRs(b *fields) (selection []rtmr.Selected, digests [][]byte) {
 	le := binary.LittleEndian
 	count := le.Uint32(b.bytes("count", 4))
 	for i := range maxSelections {
@@ -81,8 +81,9 @@ func serializedPCRs(b *tpmBuffer) (selection []rtmr.Selected, digests [][]byte) 
 			b.fail(b.off-selectionSize+2, field+".sizeofSelect", "%d, expected %d at most", size, maxBitmap)
 			return nil, nil
 		}
-		bitmap := tpmBuffer{data: b.data, off: b.off - selectionSize + 3 + int(size)}
-		selection = appendSelected(selection, &bitmap, rtmr.Alg(le.Uint16(s)), s[3:3+size], field)
+		bitmap := bigEndian(b.data)
+		bitmap.off = b.off - selectionSize + 3 + int(size)
+		selection = appendSelected(selection, bitmap, rtmr.Alg(le.Uint16(s)), s[3:3+size], field)
 		if bitmap.err != nil {
 			b.err = bitmap.err
 			return nil, nil
@@ -112,7 +113,7 @@ func serializedPCRs(b *tpmBuffer) (selection []rtmr.Selected, digests [][]byte) 
 }
 
 // marshaledDigests reads a count of TPML_DIGEST, and those.
-func marshaledDigests(b *tpmBuffer) (digests [][]byte) {
+func marshaledDigests(b *fields) (digests [][]byte) {
 	lists := b.u32("the count of lists")
 	for i := 0; i < int(lists) && b.err == nil; i++ {
 		field := fmt.Sprintf("pcr_values[%d]", i)

@@ -58,7 +58,7 @@ func parseTPMSignature(data []byte) (*tpmSignature, error) {
 }
 
 func parseTPMTSignature(data []byte) (*tpmSignature, error) {
-	b := tpmBuffer{data: data}
+	b := bigEndian(data)
 	s := &tpmSignature{scheme: sigScheme(b.u16("sigAlg"))}
 	switch {
 	case b.err != nil:
@@ -73,7 +73,7 @@ func parseTPMTSignature(data []byte) (*tpmSignature, error) {
 	} else {
 		s.rsa = b.sized("sig")
 	}
-	if err := b.end(); err != nil {
+	if err := b.end("the structure"); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -12,8 +12,8 @@ import (
 // that share no register are independent layers, each cut back by itself; logs
 // that share one are one sequence.
 
-// maxCuts bounds how many ways to cut several layers back together are tried
-// for all composites of a quote.
+// maxCuts bounds how many ways to cut layers back are tried for all composites
+// of a quote: each of them alone first, then several together.
 const maxCuts = 4 << 20
 
 // layer is a set of logs that extend registers in common: the tracks they
@@ -41,9 +41,8 @@ func (r *Reconciler) matchComposite(c rtmr.Composite) (found bool) {
 	for _, l := range layers {
 		l.unwind()
 	}
-	s := &compositeSearch{Composite: c, values: rtmr.Values{}, hist: map[*track][]byte{}, budget: maxCuts / len(r.quoted.Composites)}
+	s := &compositeSearch{Composite: c, values: rtmr.Values{}, at: map[*track]int{}, budget: maxCuts / len(r.quoted.Composites)}
 	for _, t := range r.composed(c) {
-		s.hist[t] = t.history()
 		s.set(t, t.events)
 	}
 	if found = s.hit() || s.cutOne(layers) || s.cutSeveral(layers); found {
@@ -116,29 +115,30 @@ func (p place) after(q place) bool {
 	return p.log > q.log || p.log == q.log && p.entry > q.entry
 }
 
-// history returns the track's value before the first event and after each.
-func (t *track) history() []byte {
+// after returns the track's value after n events.
+func (t *track) after(n int) []byte {
 	size := t.Alg.Size()
-	value := t.start
-	if t.events == 0 {
-		return t.Register.ResetValue(t.Alg)
+	if t.history == nil {
+		value := t.start
+		if t.events == 0 {
+			value = t.Register.ResetValue(t.Alg)
+		}
+		t.history = slices.Clone(value)
+		v := slices.Clone(value)
+		for i := range t.events {
+			t.Alg.Extend(v, t.digests[i*size:][:size])
+			t.history = append(t.history, v...)
+		}
 	}
-	out := slices.Clone(value)
-	v := slices.Clone(value)
-	for i := range t.events {
-		t.Alg.Extend(v, t.digests[i*size:][:size])
-		out = append(out, v...)
-	}
-	return out
+	return t.history[n*size:][:size]
 }
 
 // compositeSearch tries states of layers.
 type compositeSearch struct {
 	rtmr.Composite
 	values rtmr.Values
-	hist   map[*track][]byte
 	at     map[*track]int
-	budget int // how many cuts of several layers are tried
+	budget int // how many cuts are tried of one layer, and how many of several
 	left   int // of them, for the layers that are being cut
 }
 
@@ -147,11 +147,7 @@ func (s *compositeSearch) set(t *track, n int) {
 	if s.values[t.Alg] == nil {
 		s.values[t.Alg] = map[rtmr.Register]rtmr.Hex{}
 	}
-	if s.at == nil {
-		s.at = map[*track]int{}
-	}
-	size := t.Alg.Size()
-	s.values[t.Alg][t.Register] = s.hist[t][n*size:][:size]
+	s.values[t.Alg][t.Register] = t.after(n)
 	s.at[t] = n
 }
 
@@ -172,8 +168,10 @@ func (l *layer) most() int { return len(l.states) - 1 }
 
 // cutOne tries each layer's prefixes, the longest first.
 func (s *compositeSearch) cutOne(layers []*layer) bool {
+	s.left = s.budget
 	for _, l := range layers {
-		for n := 1; n <= l.most(); n++ {
+		for n := 1; n <= l.most() && s.left > 0; n++ {
+			s.left--
 			if s.cut(l, n); s.hit() {
 				return true
 			}

@@ -116,6 +116,7 @@ func (q *Quoted) family() (kind rtmr.Kind) {
 // the verifier expects. With trails set, it keeps what Explain needs: the
 // digests, and some hundred bytes an entry.
 func NewReconciler(quoted Quoted, opts Options, trails bool) *Reconciler {
+	quoted.Composites = distinct(quoted.Composites)
 	launch := opts.MRTD
 	opts.Banks, opts.Into = quoted.Banks(), quoted.family()
 	if v := quoted.Values[rtmr.SHA384][rtmr.MRTD]; v != nil {
@@ -129,6 +130,17 @@ func NewReconciler(quoted Quoted, opts Options, trails bool) *Reconciler {
 		r.tracks = append(r.tracks, t)
 	}
 	return r
+}
+
+// distinct leaves out composites that come again.
+func distinct(all []rtmr.Composite) (out []rtmr.Composite) {
+	for _, c := range all {
+		again := func(o rtmr.Composite) bool { return c.Digest.Equal(o.Digest) && slices.Equal(c.Selection, o.Selection) }
+		if !slices.ContainsFunc(out, again) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // track follows one register in one bank.
@@ -145,6 +157,7 @@ type track struct {
 	last     place // of the last event that the quoted value stands for
 
 	digests []byte // of all events, if trails are kept or a composite wants them
+	history []byte // the value before the first event and after each, once it was asked for
 	steps   []*Step
 	order   []place // if composed: where in the logs each event is
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (f *evidenceFlags) open() (*quote.Quote, error) {
 }
 
 // maxEvidence bounds a file that is read whole: quotes, keys, bundles with logs.
-const maxEvidence = 256 << 20
+const maxEvidence = 64 << 20
 
 func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	data, err := readEvidence(path)
@@ -129,6 +130,9 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 	if f.nonce != "" {
 		if o.Nonce, err = hex.DecodeString(f.nonce); err != nil {
 			return o, fmt.Errorf("--nonce %q, expected hexadecimal: %w", f.nonce, err)
+		}
+		if len(bytes.Trim(o.Nonce, "\x00")) == 0 {
+			return o, errors.New("--nonce is zeros, which stand in every quote that nobody asked for")
 		}
 	}
 	if f.at != "" {

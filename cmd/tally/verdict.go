@@ -86,6 +86,7 @@ type layerReport struct {
 	events, vouched int    // that extend a register
 	quoted          int    // of the events, those of quoted registers
 	registers       []string
+	part            bool // of a list that was read in parts (--overlap)
 }
 
 // layerOf names who wrote a log of that format.
@@ -109,7 +110,7 @@ func (c *investigation) judge(folded *replayReport) *verdictReport {
 	for _, o := range c.rec.Outcomes() {
 		r.Registers = append(r.Registers, registerReport{Outcome: o, Finding: findingOf(o)})
 	}
-	r.cover(c.rec.Coverage())
+	r.cover(c.rec.Coverage(), c.own.overlaps)
 	if r.Error == "" {
 		r.decide(c.quote.Trusted(), c.own.strict)
 	}
@@ -124,9 +125,9 @@ func findingOf(o replay.Outcome) *findingReport {
 }
 
 // cover notes what of each log the quote vouches for.
-func (r *verdictReport) cover(coverage []replay.Coverage) {
+func (r *verdictReport) cover(coverage []replay.Coverage, parts bool) {
 	for i, l := range r.Logs {
-		r.layers = append(r.layers, layerReport{log: i, layer: layerOf(l.Format)})
+		r.layers = append(r.layers, layerReport{log: i, layer: layerOf(l.Format), part: parts && isIMA(l.Format)})
 	}
 	for _, c := range coverage {
 		if c.Log >= len(r.layers) {
@@ -191,8 +192,24 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	if names := r.omitted(); strict && len(out) == 0 && names != "" {
 		out = append(out, "the quote omits "+names+", which --strict forbids")
 	}
-	if len(out) == 0 && !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Status != replay.Static }) {
+	if len(out) == 0 {
+		out = r.unsaid()
+	}
+	return out
+}
+
+// unsaid lists what would pass only for want of anything to hold it against.
+func (r *verdictReport) unsaid() (out []string) {
+	for _, l := range r.layers {
+		if l.quoted > 0 && l.vouched == 0 && !l.part {
+			out = append(out, fmt.Sprintf("nothing vouches for %s: all its events would have come after the quote", r.Logs[l.log].Path))
+		}
+	}
+	switch {
+	case !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Status != replay.Static }):
 		out = append(out, "the quote carries no run-time register, so no log can be held against it")
+	case !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Status == replay.Match || o.Status == replay.LogAhead }):
+		out = append(out, "every quoted register is at rest, which says nothing of what was measured")
 	}
 	return out
 }
@@ -205,9 +222,9 @@ func (r *verdictReport) success() string {
 			explained++
 		}
 	}
-	s := fmt.Sprintf("the logs explain all %s that moved", count(explained, "quoted value", "quoted values"))
-	if explained == 0 {
-		s = "every quoted register is at rest, and no log claims otherwise"
+	s := fmt.Sprintf("the logs explain all %d quoted values that moved", explained)
+	if explained == 1 {
+		s = "the logs explain the one quoted value that moved"
 	}
 	for _, l := range r.layers {
 		if late := l.quoted - l.vouched; late > 0 {
