@@ -235,7 +235,7 @@ func TestASCIIForgedEntryContradicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged := bytes.Replace(text, []byte("/usr/bin/"), []byte("/usr/bim/"), 1)
+	forged := bytes.Replace(text, []byte("/opt/one"), []byte("/opt/onf"), 1)
 	r, err := ima.NewASCIIReader(bytes.NewReader(forged), ima.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestASCIIForgedEntryContradicts(t *testing.T) {
 			contradicts = append(contradicts, m.Index)
 		}
 	}
-	at := bytes.Count(forged[:bytes.Index(forged, []byte("/usr/bim/"))], []byte("\n"))
+	at := bytes.Count(forged[:bytes.Index(forged, []byte("/opt/onf"))], []byte("\n"))
 	if len(contradicts) != 1 || contradicts[0] != at {
 		t.Errorf("entries %v contradict themselves, want %d alone", contradicts, at)
 	}

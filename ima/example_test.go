@@ -36,10 +36,10 @@ func Example() {
 		}
 	}
 	// Output:
-	// pcr10 ima-ngv2 ima:sha256:92b66e8411a3eb8f164dac4eaed34f17ff1c7f1e888ef7e7ce09b21de839d780 boot_aggregate
-	//   sha1:85c72ea7e487d872b59503d746586569e03dfee4 verified
-	//   sha256:9d523fcd906a4ca1c11eed35fa43413da89164b71d7e877d6ac015104aa76a01 verified
-	// pcr10 ima-ngv2 ima:sha256:55b89ab22bee4792a210f493a53fb066accd5d30b69837c28d98be5ff863efcf /mnt/usr/bin/bash
-	//   sha1:91447401427fca730579ac8578697c54b835cfcb verified
-	//   sha256:818216c37d23cb801f687df81387695d147ecfda97a8dba623ebb263968d5ed5 verified
+	// pcr10 ima-ngv2 ima:sha256:64f10cd6855f5ed8936318dc95ffa8b238d51bf211703c8a532bcc5235fba896 boot_aggregate
+	//   sha1:6cc5c45c70b326e6b4a171c4268552af1e9beaec verified
+	//   sha256:cd219739da1b5009b38410504f940c70f4bab745f307415193192b39c2688a07 verified
+	// pcr10 ima-ngv2 ima:sha256:b070a035e5b1fc646b225ca74cf0aed91ab68697fe1183a91fbc6feea42fd3b2 /lab/bin/labwork
+	//   sha1:c85c79c134ba660f10e51bda7477732fd51a507e verified
+	//   sha256:2064ce2c7cc2ecc9e06c503bd13ba750466ec2bdcdab23095aa080b3c493d266 verified
 }

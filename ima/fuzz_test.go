@@ -72,7 +72,7 @@ func seedLists(t testing.TB) [][]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lists = append(lists, b[:3000])
+		lists = append(lists, b[:min(len(b), 3000)])
 	}
 	return lists
 }

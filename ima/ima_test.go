@@ -165,7 +165,8 @@ func TestPrefixDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole, err := read(t, list, ima.Options{})
-	if err != nil || len(whole) != 466 { // fixtures: the kernel's own count
+	ascii, _ := os.ReadFile("../fixtures/violations-7.3/ima.ascii")
+	if err != nil || len(whole) == 0 || len(whole) != bytes.Count(ascii, []byte("\n")) { // the kernel's own lines
 		t.Fatalf("%d entries, %v", len(whole), err)
 	}
 	for cut := 200; cut < len(list); cut += 1777 {

@@ -218,7 +218,7 @@ func ExampleDiff() {
 	}
 	// Output:
 	// same: false in sha384
-	// File(\EFI\BOOT\BOOTX64.EFI): e6aeca317d23 became 3611fc74fde3
+	// File(\EFI\BOOT\BOOTX64.EFI): 4b5768ace951 became d3889e52a745
 }
 
 // A log and its canonical copy in each encoding are the same, for every log

@@ -47,8 +47,8 @@ func Example() {
 	}
 	fmt.Println(len(fold.Findings()), "entries contradict themselves")
 	// Output:
-	// pcr4 f46e573843eda75e86fc8862783003de944686d7d16e1c39fd8c773c60d15d7b
+	// pcr4 833a17486f16b3134084d0d342d38eadba0be00a25b5bc60c600ca6ca05b9d57
 	// pcr7 75677db6f14082d3bfec4d14bdd75c8d72612ef6914ca99cd5a5997b7a21309d
-	// pcr10 f1d8133509fd8968b5bf5841f9ef8156a497e66c97e81fb463d5ceb49679e981
+	// pcr10 46903739693e300d98b8d9fb2047c4bef793ce2270faf6704d712c78d3851d74
 	// 0 entries contradict themselves
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"tallystick/internal/testlogs"
+	"tallystick/rtmr"
 )
 
 // A source is a log to convert. Want, where not nil, are the registers that it
@@ -298,7 +299,7 @@ func realLogs(t *testing.T) (all []sourceLog) {
 			all = append(all, sourceLog{name: l.Name, format: l.Format, data: l.Data})
 		}
 	}
-	padded := testlogs.Read(t, testlogs.Fixture(t, "ng-small-6.1", "ima.bin"))
-	return append(all, sourceLog{name: "padded-sha1", format: "ima", data: padded, flags: []string{"--profile", "padded-sha1:sha384"}, want: []string{
-		"sha384 pcr10 aa43cb016b1b86214af72741cf345e54de2866d3548013db60e6b0e39bdc3f8686a90043a01ba491bdfdd27db3cb98cc"}}) // its values.json
+	padded := fixtureMachine(t, "ng-small-6.1+ima.bin")
+	return append(all, sourceLog{name: "padded-sha1", format: "ima", data: padded.Logs[1].Data, flags: []string{"--profile", padded.Profile}, want: []string{
+		"sha384 pcr10 " + padded.Held[rtmr.SHA384][rtmr.MustParse("pcr10")].String()}})
 }

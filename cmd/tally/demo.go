@@ -47,7 +47,7 @@ func demo(w io.Writer) error {
 	if err := demoFold(w, boot, list, held); err != nil {
 		return err
 	}
-	forged := bytes.Replace(list, []byte("/usr/bin/"), []byte("/usr/bim/"), 1)
+	forged := bytes.Replace(list, []byte("/bin/busybox"), []byte("/bim/busybox"), 1)
 	fmt.Fprint(w, "\nThe same with one byte of a file name in the IMA list flipped:\n\n")
 	return demoFold(w, boot, forged, held)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,21 @@ func TestExplainFixtures(t *testing.T) {
 	}
 }
 
+// valuesOf returns what a machine's TPM held, for --values.
+func valuesOf(t *testing.T, name string) []byte {
+	t.Helper()
+	all := testlogs.Machines(t)
+	i := slices.IndexFunc(all, func(m testlogs.Machine) bool { return m.Name == name })
+	if i < 0 {
+		t.Fatalf("no machine %s", name)
+	}
+	values, err := json.Marshal(all[i].Held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
 // TestExplainEarlier: the first kernel's quote, before a kexec, bounds where the
 // second one's list is wrong; a log that ends with it is behind its quote.
 func TestExplainEarlier(t *testing.T) {
@@ -114,7 +130,7 @@ func TestExplainEarlier(t *testing.T) {
 	entries := records(testlogs.Read(t, filepath.Join(dir, second)))
 	const lost = 100
 	work := files(t, map[string][]byte{
-		"values": testlogs.Read(t, testlogs.Fixture(t, "kexec-6.12", "values.json")),
+		"values": valuesOf(t, "captures/kexec-6.12+"+first+"+"+second),
 		"gap":    slices.Concat(slices.Concat(entries[:lost], entries[lost+1:])...),
 	})
 	args := []string{"explain", "--json", "--budget", "5s", "--max-edits", "1", "--values", filepath.Join(work, "values"), "--key", "ak-ecc.tpmt_public.bin",

@@ -41,7 +41,7 @@ func FuzzCommands(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b[:3000])
+		f.Add(b[:min(len(b), 3000)])
 	}
 	for _, to := range []string{"cel-tlv", "cel-json", "cel-cbor", "jsonl"} {
 		log, err := run("convert", "--to", to, "../../fixtures/sig-6.12/boot.bin")
