@@ -110,10 +110,15 @@ func configure(tree string) error {
 	if err != nil {
 		return err
 	}
+	options, err := os.ReadFile(filepath.Join(tree, "security/integrity/ima/Kconfig"))
+	if err != nil {
+		return err
+	}
+	hasStaging := strings.Contains(string(options), "config IMA_STAGING\n") // from 7.2 on
 	got := strings.Split(string(config), "\n")
 	for want := range strings.Lines(sourceConfig) {
 		want = strings.TrimSpace(want)
-		if strings.HasPrefix(want, "CONFIG_") && !slices.Contains(got, want) && want != "CONFIG_IMA_STAGING=y" {
+		if strings.HasPrefix(want, "CONFIG_") && !slices.Contains(got, want) && (want != "CONFIG_IMA_STAGING=y" || hasStaging) {
 			return fmt.Errorf("the kernel's configuration has no %s: something that it depends on is missing", want)
 		}
 	}
