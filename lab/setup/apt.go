@@ -58,9 +58,14 @@ func openApt(dir string, renew bool) (*apt, error) {
 		return nil, err
 	}
 	if _, err := a.run("apt-get", "-q", "update"); err != nil {
-		return nil, err
+		return nil, unreachable(err)
 	}
 	return a, os.WriteFile(listed, nil, 0o644)
+}
+
+// unreachable is what apt said of a mirror, on one line: a skipped test shows it.
+func unreachable(err error) error {
+	return &MissingError{What: "Debian's packages", Why: "the mirror does not give them: " + strings.Join(strings.Fields(err.Error()), " ")}
 }
 
 // run runs apt-get or apt-cache in the private setting.
@@ -138,7 +143,7 @@ func (a *apt) fetch(dir string, pkgs ...string) error {
 	cmd := exec.Command("apt-get", append(append(slices.Clone(a.args), "-q", "download"), pkgs...)...)
 	cmd.Dir = debs
 	if _, err := output(cmd); err != nil {
-		return err
+		return unreachable(err)
 	}
 	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
 	if err != nil || len(files) != len(pkgs) {

@@ -75,7 +75,7 @@ func install(tools []hostTool) error {
 		cmd := exec.Command("apt-get", append([]string{"-q", "-o", "DPkg::Lock::Timeout=600", "-o", "APT::Get::Lock::Timeout=600"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if _, err := output(cmd); err != nil {
-			return fmt.Errorf("installing %s: %w", strings.Join(pkgs, " "), err)
+			return unreachable(fmt.Errorf("installing %s: %w", strings.Join(pkgs, " "), err))
 		}
 	}
 	if left := absent(tools); len(left) > 0 {
