@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -17,7 +18,14 @@ import (
 // errContradiction is an answer, not a fault: it was reported already.
 var errContradiction = errors.New("a log contradicts itself")
 
+// collectAt is by how many percent the heap grows until it is collected, unless
+// GOGC says it. A replay keeps little and is over soon.
+const collectAt = 400
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	err := newRoot().Execute()
 	switch {
 	case err == nil:
