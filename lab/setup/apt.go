@@ -63,10 +63,13 @@ func openApt(dir string, renew bool) (*apt, error) {
 	return a, os.WriteFile(listed, nil, 0o644)
 }
 
-// unreachable is what apt said of a mirror, on one line: a skipped test shows it.
+// unreachable is what apt said of a mirror.
 func unreachable(err error) error {
-	return &MissingError{What: "Debian's packages", Why: "the mirror does not give them: " + strings.Join(strings.Fields(err.Error()), " ")}
+	return &MissingError{What: "Debian's packages", Why: "the mirror does not give them: " + oneLine(err)}
 }
+
+// oneLine is an error's text as a skipped test shows it.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // run runs apt-get or apt-cache in the private setting.
 func (a *apt) run(program string, args ...string) (string, error) {

@@ -82,6 +82,10 @@ func (k *Kernel) headers() (string, error) {
 	if os.Geteuid() != 0 {
 		return "", &MissingError{What: "the headers of kernel " + k.Release, Why: "not root, whom mmdebstrap and chroot take"}
 	}
+	// Containers and folders that are no mount may not do what building takes.
+	if _, err := output(exec.Command("unshare", "-m", "mount", "-t", "proc", "proc", "/proc")); err != nil {
+		return "", &MissingError{What: "the headers of kernel " + k.Release, Why: "no mount namespace here: " + oneLine(err)}
+	}
 	if err := install(chrootTools); err != nil {
 		return "", err
 	}
