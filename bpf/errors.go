@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -49,17 +48,28 @@ func (e *LayoutError) Error() string {
 
 func (e *LayoutError) Unwrap() error { return e.Err }
 
+// denied says what a process takes that may not use bpf(2) (EPERM); a file's
+// mode (EACCES) speaks for itself.
+func denied(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: it takes CAP_BPF and CAP_PERFMON: %w", ErrDenied, err)
+	}
+	return fmt.Errorf("%w: %w", ErrDenied, err)
+}
+
 // needs are the features without which the program does not load. The first
 // that is missing is the one to name.
-var needs = []struct {
-	feature string
-	probe   func() error
-}{
+var needs = []need{
 	{"BPF programs of type SYSCALL (Linux 5.14)", func() error { return features.HaveProgramType(ebpf.Syscall) }},
 	{"atomic BPF instructions (Linux 5.12)", haveFetchAdd},
 	{"bpf_loop (Linux 5.17)", helper(asm.FnLoop)},
 	{"bpf_copy_from_user (Linux 5.10)", helper(asm.FnCopyFromUser)},
 	{"bpf_ktime_get_boot_ns (Linux 5.8)", helper(asm.FnKtimeGetBootNs)},
+}
+
+type need struct {
+	feature string
+	probe   func() error // ebpf.ErrNotSupported where it is missing
 }
 
 func helper(fn asm.BuiltinFunc) func() error {
@@ -98,8 +108,8 @@ func explain(err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		return &NotSupportedError{"bpf(2) (CONFIG_BPF_SYSCALL)", err}
 	case errors.Is(err, fs.ErrPermission) && !errors.As(err, new(*ebpf.VerifierError)):
-		return fmt.Errorf("%w: registers take CAP_BPF and CAP_PERFMON: %w", ErrDenied, err)
-	case errors.Is(err, os.ErrNotExist):
+		return denied(err)
+	case errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	for _, n := range needs {

@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,9 @@ func Open(opts Options) (*Registers, error) {
 		opts.Path = DefaultPath
 	}
 	r, err := open(opts)
+	if errors.As(err, new(*fs.PathError)) && errors.Is(err, fs.ErrPermission) {
+		err = denied(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open registers: %w", err)
 	}
@@ -73,7 +77,7 @@ func open(opts Options) (*Registers, error) {
 		return nil, err
 	}
 	defer unlock()
-	if _, err := os.Lstat(pins); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(pins); errors.Is(err, fs.ErrNotExist) {
 		if err := create(opts, spec); err != nil {
 			return nil, err
 		}
@@ -86,20 +90,23 @@ func open(opts Options) (*Registers, error) {
 // lockFolder makes opts.Path and holds its lock, so that one process at a time
 // looks for the pins and makes them.
 func lockFolder(opts Options) (unlock func(), err error) {
-	if err := os.Mkdir(opts.Path, 0o700); err == nil && opts.Public {
-		err = os.Chmod(opts.Path, 0o711)
-		if err != nil {
+	switch err := os.Mkdir(opts.Path, 0o700); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w (is the BPF file system mounted? mount -t bpf bpf /sys/fs/bpf)", err)
+	case errors.Is(err, fs.ErrExist):
+	case err != nil:
+		return nil, err
+	case opts.Public:
+		if err := os.Chmod(opts.Path, 0o711); err != nil {
 			return nil, err
 		}
-	} else if err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("%w (is the BPF file system mounted? mount -t bpf bpf /sys/fs/bpf)", err)
 	}
 	f, err := os.Open(opts.Path)
 	if err != nil {
 		return nil, err
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err == nil && fs.Type != unix.BPF_FS_MAGIC {
+	var stat unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &stat); err == nil && stat.Type != unix.BPF_FS_MAGIC {
 		err = fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", opts.Path)
 		return nil, errors.Join(err, f.Close())
 	}

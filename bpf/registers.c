@@ -39,6 +39,9 @@ struct {
  */
 #define RETRIES 1024
 
+/* The most entries of a call, which nothing interrupts. */
+#define MAX_ENTRIES 65536
+
 struct batch {
 	struct entry *entries; /* in user space */
 	__u32 count;
@@ -109,8 +112,9 @@ static long extend_next(__u32 i, struct batch *b)
  * extend - extend registers by a batch of digests, in order
  *
  * Run by BPF_PROG_TEST_RUN (type SYSCALL, Linux 5.14; bpf_loop, Linux 5.17).
- * Returns 0, or the error that stopped it: -EFAULT, -EINVAL for a register that
- * does not exist, -EAGAIN if others were faster too often. Entries before
+ * Returns 0, or the error that stopped it: -E2BIG for too many entries, -EFAULT,
+ * -EINVAL for a register that does not exist, -EAGAIN if others were faster too
+ * often. Entries before
  * ctx->done were extended, the others were not.
  */
 SEC("syscall")
@@ -121,6 +125,9 @@ int extend(struct call *ctx)
 		.count = ctx->count,
 	};
 
+	ctx->done = 0;
+	if (b.count > MAX_ENTRIES)
+		return -E2BIG;
 	bpf_loop(b.count + RETRIES, extend_next, &b, 0);
 	ctx->done = b.done;
 	if (b.error)

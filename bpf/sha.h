@@ -96,6 +96,29 @@ static const __u64 sha512_k[80] = {
 	0x5fcb6fab3ad6faec, 0x6c44198c4a475817,
 };
 
+/*
+ * The same plus the schedule of the block 80 00 .. 02 00, which is the padding of
+ * a message of 64 bytes: W[t] + K[t] of FIPS 180-4 §6.2.2.
+ */
+static const __u32 sha256_padding_kw[64] = {
+	0xc28a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5,
+	0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+	0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3,
+	0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf374,
+	0x649b69c1, 0xf0fe4786, 0x0fe1edc6, 0x240cf254,
+	0x4fe9346f, 0x6cc984be, 0x61b9411e, 0x16f988fa,
+	0xf2c65152, 0xa88e5a6d, 0xb019fc65, 0xb9d99ec7,
+	0x9a1231c3, 0xe70eeaa0, 0xfdb1232b, 0xc7353eb0,
+	0x3069bad5, 0xcb976d5f, 0x5a0f118f, 0xdc1eeefd,
+	0x0a35b689, 0xde0b7a04, 0x58f4ca9d, 0xe15d5b16,
+	0x007f3e86, 0x37088980, 0xa507ea32, 0x6fab9537,
+	0x17406110, 0x0d8cd6f1, 0xcdaa3b6d, 0xc0bbbe37,
+	0x83613bda, 0xdb48a363, 0x0b02e931, 0x6fd15ca7,
+	0x521afaca, 0x31338431, 0x6ed41a95, 0x6d437890,
+	0xc39c91f2, 0x9eccabbd, 0xb5c9a0e6, 0x532fb63c,
+	0xd2c741c6, 0x07237ea3, 0xa4954b68, 0x4c191d76,
+};
+
 /* FIPS 180-4 §6.1.2, without the schedule. f and k depend on the round. */
 #define SHA1_ROUND(a, b, c, d, e, f, k, W, w, i)                               \
 	do {                                                                   \
@@ -204,31 +227,10 @@ static __noinline int sha1_extend(const void *old, void *in_out)
 
 #define SHA256_KW_FIRST(i) (sha256_k[i] + w[i])
 #define SHA256_KW(i) (sha256_k[t + (i)] + SHA2_W(SHA256_s0, SHA256_s1, w, i))
+#define SHA256_KW_PADDING(i) (sha256_padding_kw[t + (i)])
 
 #define SHA512_KW_FIRST(i) (sha512_k[i] + w[i])
 #define SHA512_KW(i) (sha512_k[t + (i)] + SHA2_W(SHA512_s0, SHA512_s1, w, i))
-
-/* sha256_block: one block of SHA-256 on the state s; overwrites w. */
-static __always_inline void sha256_block(__u32 s[8], __u32 w[16])
-{
-	__u32 a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
-
-	SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_FIRST, 0);
-	SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_FIRST, 8);
-#pragma nounroll
-	for (int t = 16; t < 64; t += 16) {
-		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW, 0);
-		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW, 8);
-	}
-	s[0] += a;
-	s[1] += b;
-	s[2] += c;
-	s[3] += d;
-	s[4] += e;
-	s[5] += f;
-	s[6] += g;
-	s[7] += h;
-}
 
 /*
  * sha256_extend: in_out = SHA-256(old || in_out). The message fills a block,
@@ -242,6 +244,7 @@ static __noinline int sha256_extend(const void *old, void *in_out)
 		0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
 		0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 	};
+	__u32 a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
 	__u32 w[16];
 
 #pragma unroll
@@ -249,18 +252,36 @@ static __noinline int sha256_extend(const void *old, void *in_out)
 		w[i] = bpf_ntohl(value[i]);
 		w[8 + i] = bpf_ntohl(digest[i]);
 	}
-	sha256_block(s, w);
+	SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_FIRST, 0);
+	SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_FIRST, 8);
+#pragma nounroll
+	for (int t = 16; t < 64; t += 16) {
+		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW, 0);
+		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW, 8);
+	}
 
-	w[0] = 0x80000000;
-#pragma unroll
-	for (int i = 1; i < 15; i++)
-		w[i] = 0;
-	w[15] = 64 * 8;
-	sha256_block(s, w);
+	a = s[0] += a;
+	b = s[1] += b;
+	c = s[2] += c;
+	d = s[3] += d;
+	e = s[4] += e;
+	f = s[5] += f;
+	g = s[6] += g;
+	h = s[7] += h;
+#pragma nounroll
+	for (int t = 0; t < 64; t += 16) {
+		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_PADDING, 0);
+		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_PADDING, 8);
+	}
 
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		digest[i] = bpf_htonl(s[i]);
+	digest[0] = bpf_htonl(s[0] + a);
+	digest[1] = bpf_htonl(s[1] + b);
+	digest[2] = bpf_htonl(s[2] + c);
+	digest[3] = bpf_htonl(s[3] + d);
+	digest[4] = bpf_htonl(s[4] + e);
+	digest[5] = bpf_htonl(s[5] + f);
+	digest[6] = bpf_htonl(s[6] + g);
+	digest[7] = bpf_htonl(s[7] + h);
 	return 0;
 }
 
