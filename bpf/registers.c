@@ -114,8 +114,7 @@ static long extend_next(__u32 i, struct batch *b)
  * Run by BPF_PROG_TEST_RUN (type SYSCALL, Linux 5.14; bpf_loop, Linux 5.17).
  * Returns 0, or the error that stopped it: -E2BIG for too many entries, -EFAULT,
  * -EINVAL for a register that does not exist, -EAGAIN if others were faster too
- * often. Entries before
- * ctx->done were extended, the others were not.
+ * often. Entries before ctx->done were extended, the others were not.
  */
 SEC("syscall")
 int extend(struct call *ctx)

@@ -240,11 +240,8 @@ static __noinline int sha256_extend(const void *old, void *in_out)
 {
 	const __be32 *value = old;
 	__be32 *digest = in_out;
-	__u32 s[8] = {
-		0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-		0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-	};
-	__u32 a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
+	__u32 a = 0x6a09e667, b = 0xbb67ae85, c = 0x3c6ef372, d = 0xa54ff53a;
+	__u32 e = 0x510e527f, f = 0x9b05688c, g = 0x1f83d9ab, h = 0x5be0cd19;
 	__u32 w[16];
 
 #pragma unroll
@@ -260,28 +257,28 @@ static __noinline int sha256_extend(const void *old, void *in_out)
 		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW, 8);
 	}
 
-	a = s[0] += a;
-	b = s[1] += b;
-	c = s[2] += c;
-	d = s[3] += d;
-	e = s[4] += e;
-	f = s[5] += f;
-	g = s[6] += g;
-	h = s[7] += h;
+	w[0] = a += 0x6a09e667; /* the schedule is done with: w is the state */
+	w[1] = b += 0xbb67ae85;
+	w[2] = c += 0x3c6ef372;
+	w[3] = d += 0xa54ff53a;
+	w[4] = e += 0x510e527f;
+	w[5] = f += 0x9b05688c;
+	w[6] = g += 0x1f83d9ab;
+	w[7] = h += 0x5be0cd19;
 #pragma nounroll
 	for (int t = 0; t < 64; t += 16) {
 		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_PADDING, 0);
 		SHA2_EIGHT(SHA256_S0, SHA256_S1, SHA256_KW_PADDING, 8);
 	}
 
-	digest[0] = bpf_htonl(s[0] + a);
-	digest[1] = bpf_htonl(s[1] + b);
-	digest[2] = bpf_htonl(s[2] + c);
-	digest[3] = bpf_htonl(s[3] + d);
-	digest[4] = bpf_htonl(s[4] + e);
-	digest[5] = bpf_htonl(s[5] + f);
-	digest[6] = bpf_htonl(s[6] + g);
-	digest[7] = bpf_htonl(s[7] + h);
+	digest[0] = bpf_htonl(w[0] + a);
+	digest[1] = bpf_htonl(w[1] + b);
+	digest[2] = bpf_htonl(w[2] + c);
+	digest[3] = bpf_htonl(w[3] + d);
+	digest[4] = bpf_htonl(w[4] + e);
+	digest[5] = bpf_htonl(w[5] + f);
+	digest[6] = bpf_htonl(w[6] + g);
+	digest[7] = bpf_htonl(w[7] + h);
 	return 0;
 }
 
