@@ -716,6 +716,19 @@ func TestOpen(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("a folder that others can write to", func(t *testing.T) {
+		path := bpffs(t)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o770); err != nil {
+			t.Fatal(err)
+		}
+		_, err := bpf.Open(bpf.Options{Path: path})
+		if err == nil || !strings.Contains(err.Error(), "mode 0770") {
+			t.Error(err)
+		}
+	})
 	t.Run("no parent", func(t *testing.T) {
 		_, err := bpf.Open(bpf.Options{Path: filepath.Join(t.TempDir(), "x/y")})
 		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mount -t bpf") {

@@ -105,22 +105,38 @@ func lockFolder(opts Options) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	var stat unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &stat); err == nil && stat.Type != unix.BPF_FS_MAGIC {
-		err = fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", opts.Path)
+	if err := errors.Join(checkFolder(f), flock(f)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	return func() { f.Close() }, nil
+}
+
+// checkFolder reports if pins cannot be made there, or others could exchange them.
+func checkFolder(f *os.File) error {
+	var fs unix.Statfs_t
+	var stat unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &fs), unix.Fstat(int(f.Fd()), &stat)); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", f.Name())
+	}
+	if stat.Uid != uint32(os.Geteuid()) || stat.Mode&0o022 != 0 {
+		return fmt.Errorf("%s has owner %d and mode %#o, expected owner %d, and that nobody else can write", f.Name(), stat.Uid, stat.Mode&0o777, os.Geteuid())
+	}
+	return nil
+}
+
+func flock(f *os.File) error {
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return nil
+		}
 		if err != unix.EINTR {
-			break
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", opts.Path, err)
-	}
-	return func() { f.Close() }, nil
 }
 
 // create loads the program and its maps, with the registers at their reset
@@ -140,6 +156,14 @@ func create(opts Options, spec *ebpf.CollectionSpec) error {
 		if err := coll.Maps[name].Freeze(); err != nil {
 			return explain(fmt.Errorf("freeze the map %s: %w", name, err))
 		}
+	}
+	// Until it was frozen, root could have found the map by its number.
+	var frozen registersState
+	if err := coll.Maps["registers"].Lookup(uint32(0), &frozen); err != nil {
+		return explain(err)
+	}
+	if frozen != state {
+		return errors.New("new registers were changed before they were frozen")
 	}
 
 	folder := filepath.Join(opts.Path, newFolder)

@@ -46,7 +46,7 @@ const maxBatch = 1024
 const busyFor = time.Second
 
 // Extend extends one register, pcr0 to pcr23, by one digest for each of the
-// Banks.
+// Banks. An error means that it was not extended.
 func (r *Registers) Extend(reg rtmr.Register, digests []rtmr.Digest) error {
 	entries := make([]registersEntry, 1)
 	if err := putEntry(&entries[0], reg, digests); err != nil {
