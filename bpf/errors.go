@@ -63,7 +63,7 @@ var needs = []need{
 	{"BPF programs of type SYSCALL (Linux 5.14)", func() error { return features.HaveProgramType(ebpf.Syscall) }},
 	{"atomic BPF instructions (Linux 5.12)", haveFetchAdd},
 	{"bpf_loop (Linux 5.17)", helper(asm.FnLoop)},
-	{"bpf_copy_from_user (Linux 5.10)", helper(asm.FnCopyFromUser)},
+	{"bpf_copy_from_user (Linux 5.10, CONFIG_BPF_EVENTS)", helper(asm.FnCopyFromUser)},
 	{"bpf_ktime_get_boot_ns (Linux 5.8)", helper(asm.FnKtimeGetBootNs)},
 }
 
