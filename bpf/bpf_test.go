@@ -311,6 +311,7 @@ func startExtender(t *testing.T, path string) (kill func()) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { child.Process.Kill() })
 	line := make([]byte, 100)
 	if n, _ := out.Read(line); string(line[:n]) != "ready\n" {
 		child.Process.Kill()
@@ -384,7 +385,8 @@ func TestKilledExtender(t *testing.T) {
 	partial := 0
 	for i := range 20 {
 		kill := startExtender(t, path)
-		time.Sleep(time.Duration(rand.IntN(20_000)) * time.Microsecond)
+		waitForExtends(t, r, last)
+		time.Sleep(time.Duration(rand.IntN(5000)) * time.Microsecond)
 		kill()
 		s := read(t, r)
 		if err := l.check(s); err != nil {
@@ -405,6 +407,19 @@ func TestKilledExtender(t *testing.T) {
 	t.Logf("%d extends; %d of 20 kills left a part of a batch", last, partial)
 	if partial == 0 {
 		t.Error("no kill came in the midst of a batch")
+	}
+}
+
+// waitForExtends waits until there were more than n.
+func waitForExtends(t *testing.T, r *bpf.Registers, n uint64) {
+	t.Helper()
+	for started := time.Now(); ; time.Sleep(100 * time.Microsecond) {
+		if now, _ := read(t, r).Extends(); now > n {
+			return
+		}
+		if time.Since(started) > 10*time.Second {
+			t.Fatal("the child extends nothing")
+		}
 	}
 }
 
