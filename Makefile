@@ -1,10 +1,15 @@
-.PHONY: build test lab fixtures lint fuzz bench vuln demo
+.PHONY: build generate test lab fixtures lint fuzz bench vuln demo
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
 
 build:
 	go build -o tally ./cmd/tally
+
+# Compiles the BPF programs anew; their objects are committed. It takes Debian
+# 12's clang, llvm, libbpf-dev and linux-libc-dev.
+generate:
+	go generate ./bpf
 
 # As root on Debian this needs nothing else; elsewhere tests skip what is missing.
 test:

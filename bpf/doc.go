@@ -1,0 +1,25 @@
+// Package bpf keeps the registers of a kernel-mode software TPM: 24 registers
+// in the banks SHA-1, SHA-256 and SHA-384, for a guest whose hardware has no
+// run-time registers.
+//
+// The values live in a BPF map that is frozen, so that nobody in user space can
+// write to it, root included. The one way to change a register is the
+// program in registers.c, which computes
+//
+//	value = H(value ‖ digest)
+//
+// in the kernel, in all banks at once. [Open] loads map and program and pins
+// them, or finds them pinned: registers outlive the process, and are reset by
+// nothing but a boot. [Registers.Extend], [Registers.ExtendBatch] and
+// [Registers.Read] are the rest.
+//
+// Extenders and readers need no lock of each other: readers see all registers
+// as they were at one moment, and an extender may be killed at any instruction.
+//
+// Whoever may unpin the map can lose the registers, and whoever may load BPF
+// programs can write one that writes to the map; a guard against root is not
+// this package's part.
+//
+// Only Linux has what it needs: at least 5.17, CONFIG_BPF_SYSCALL and a mounted
+// BPF file system. On other systems the package is empty.
+package bpf

@@ -1,0 +1,54 @@
+//go:build linux
+
+package bpf_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tallystick/lab"
+)
+
+// The tests of this package that need a kernel, on the kernels that Debian has,
+// and under the lockdown that Secure Boot brings.
+func TestLab(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "bpf.test")
+	build := exec.Command("go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []lab.Machine{
+		{Kernel: "6.1", Firmware: lab.SeaBIOS},
+		{Kernel: "6.12", Firmware: lab.SeaBIOS},
+		{Kernel: "7.3", Firmware: lab.SeaBIOS},
+		{Kernel: "7.3", Firmware: lab.SecureBoot},
+	} {
+		name := m.Kernel
+		if m.Firmware == lab.SecureBoot {
+			name += "-secure-boot"
+		}
+		t.Run(name, func(t *testing.T) {
+			m.TPM = lab.NoTPM
+			m.Files = map[string][]byte{"/bpf.test": content}
+			g := m.Start(t)
+			if m.Firmware == lab.SecureBoot && !strings.Contains(string(g.Get("/sys/kernel/security/lockdown")), "[integrity]") {
+				t.Error("this kernel is not locked down")
+			}
+			r := g.Exec(lab.Command{Args: []string{"/bpf.test", "-test.v", "-test.skip", "TestLab|TestGenerated"}})
+			out := string(r.Stdout) + string(r.Stderr)
+			t.Logf("%s\n%s", g.Release(), out)
+			if r.Status != 0 || strings.Contains(out, "SKIP") || !strings.Contains(out, "--- PASS: TestExtend ") {
+				t.Errorf("status %d", r.Status)
+			}
+			g.Stop()
+		})
+	}
+}

@@ -1,0 +1,266 @@
+//go:build linux
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultPath is where the registers are pinned if Options do not say.
+const DefaultPath = "/sys/fs/bpf/tallystick"
+
+// Options say where the registers are and who may see them. The zero value is
+// the default: everything under DefaultPath, and for its owner only.
+type Options struct {
+	// Path is a folder in a BPF file system; Open makes it where it is missing.
+	Path string
+
+	// Public lets every user read the registers (with ReadOnly, and where
+	// the folder's parents let them through). It counts when Open makes them,
+	// not when it finds them.
+	Public bool
+
+	// ReadOnly finds registers and never makes them; Extend is denied.
+	ReadOnly bool
+}
+
+// The pins, in the folder "registers" of Options.Path. They appear all at once,
+// by a rename, so that no crash can leave a part of them.
+const (
+	pinFolder = "registers"
+	newFolder = "registers-new" // a BPF file system has no dots in names
+	pinLayout = "layout"
+	pinState  = "state"
+	pinExtend = "extend"
+)
+
+// Open returns the registers that are pinned at opts.Path as they are, or makes
+// them at their reset values where there are none. What is pinned in another
+// layout is a *LayoutError, and stays.
+//
+// It returns a *NotSupportedError, which is ErrNotSupported, where the kernel
+// lacks something, ErrDenied where the process may not use it, and an
+// error that is fs.ErrNotExist where ReadOnly finds nothing.
+func Open(opts Options) (*Registers, error) {
+	if opts.Path == "" {
+		opts.Path = DefaultPath
+	}
+	r, err := open(opts)
+	if errors.As(err, new(*fs.PathError)) && errors.Is(err, fs.ErrPermission) {
+		err = denied(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open registers: %w", err)
+	}
+	return r, nil
+}
+
+func open(opts Options) (*Registers, error) {
+	spec, err := loadRegisters()
+	if err != nil {
+		return nil, err
+	}
+	pins := filepath.Join(opts.Path, pinFolder)
+	if opts.ReadOnly {
+		return reuse(pins, spec, true)
+	}
+	unlock, err := lockFolder(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, err := os.Lstat(pins); errors.Is(err, fs.ErrNotExist) {
+		if err := create(opts, spec); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	return reuse(pins, spec, false)
+}
+
+// lockFolder makes opts.Path and holds its lock, so that one process at a time
+// looks for the pins and makes them.
+func lockFolder(opts Options) (unlock func(), err error) {
+	switch err := os.Mkdir(opts.Path, 0o700); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w (is the BPF file system mounted? mount -t bpf bpf /sys/fs/bpf)", err)
+	case errors.Is(err, fs.ErrExist):
+	case err != nil:
+		return nil, err
+	case opts.Public:
+		if err := os.Chmod(opts.Path, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.Open(opts.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(checkFolder(f), flock(f)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// checkFolder reports if pins cannot be made there, or others could exchange them.
+func checkFolder(f *os.File) error {
+	var fs unix.Statfs_t
+	var stat unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &fs), unix.Fstat(int(f.Fd()), &stat)); err != nil {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", f.Name())
+	}
+	if stat.Uid != uint32(os.Geteuid()) || stat.Mode&0o022 != 0 {
+		return fmt.Errorf("%s has owner %d and mode %#o, expected owner %d, and that nobody else can write", f.Name(), stat.Uid, stat.Mode&0o777, os.Geteuid())
+	}
+	return nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// create loads the program and its maps, with the registers at their reset
+// values, and pins them. The caller holds the folder's lock.
+func create(opts Options, spec *ebpf.CollectionSpec) error {
+	state := resetState()
+	spec = spec.Copy()
+	spec.Maps["registers"].Contents = []ebpf.MapKV{{Key: uint32(0), Value: &state}}
+	spec.Maps["layout"].Contents = []ebpf.MapKV{{Key: uint32(0), Value: uint32(layoutVersion)}}
+
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return explain(err)
+	}
+	defer coll.Close()
+	for _, name := range []string{"registers", "layout"} {
+		if err := coll.Maps[name].Freeze(); err != nil {
+			return explain(fmt.Errorf("freeze the map %s: %w", name, err))
+		}
+	}
+	// Until it was frozen, root could have found the map by its number.
+	var frozen registersState
+	if err := coll.Maps["registers"].Lookup(uint32(0), &frozen); err != nil {
+		return explain(err)
+	}
+	if frozen != state {
+		return errors.New("new registers were changed before they were frozen")
+	}
+
+	folder := filepath.Join(opts.Path, newFolder)
+	if err := os.RemoveAll(folder); err != nil { // of a process that died here
+		return err
+	}
+	if err := pin(coll, folder, opts.Public); err != nil {
+		return errors.Join(explain(err), os.RemoveAll(folder))
+	}
+	return os.Rename(folder, filepath.Join(opts.Path, pinFolder))
+}
+
+func pin(coll *ebpf.Collection, folder string, public bool) error {
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return err
+	}
+	for name, m := range map[string]*ebpf.Map{pinState: coll.Maps["registers"], pinLayout: coll.Maps["layout"]} {
+		if err := m.Pin(filepath.Join(folder, name)); err != nil {
+			return err
+		}
+		if public {
+			if err := os.Chmod(filepath.Join(folder, name), 0o444); err != nil {
+				return err
+			}
+		}
+	}
+	if err := coll.Programs["extend"].Pin(filepath.Join(folder, pinExtend)); err != nil {
+		return err
+	}
+	if public {
+		return os.Chmod(folder, 0o711)
+	}
+	return nil
+}
+
+// reuse opens what is pinned in the folder.
+func reuse(folder string, spec *ebpf.CollectionSpec, readOnly bool) (_ *Registers, err error) {
+	layout, err := loadMap(filepath.Join(folder, pinLayout))
+	if err != nil {
+		return nil, err
+	}
+	defer layout.Close()
+	state, err := loadMap(filepath.Join(folder, pinState))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			state.Close()
+		}
+	}()
+	if err := checkLayout(layout, state, spec); err != nil {
+		return nil, &LayoutError{folder, err}
+	}
+
+	r := &Registers{state: state}
+	if readOnly {
+		return r, nil
+	}
+	path := filepath.Join(folder, pinExtend)
+	extend, err := ebpf.LoadPinnedProgram(path, nil)
+	if err != nil {
+		return nil, explain(fmt.Errorf("%s: %w", path, err))
+	}
+	if err := checkProgram(extend, state); err != nil {
+		extend.Close()
+		return nil, &LayoutError{path, err}
+	}
+	r.extend = extend
+	return r, nil
+}
+
+// loadMap opens a pinned map for reading; a frozen map cannot be opened for more.
+func loadMap(path string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return nil, explain(fmt.Errorf("%s: %w", path, err))
+	}
+	return m, nil
+}
+
+// checkProgram reports if the pinned program is not one for this map.
+func checkProgram(p *ebpf.Program, state *ebpf.Map) error {
+	if p.Type() != ebpf.Syscall {
+		return fmt.Errorf("a program of type %s, expected Syscall", p.Type())
+	}
+	prog, err := p.Info()
+	if err != nil {
+		return err
+	}
+	info, err := state.Info()
+	if err != nil {
+		return err
+	}
+	uses, _ := prog.MapIDs()
+	if id, ok := info.ID(); ok && !slices.Contains(uses, id) {
+		return fmt.Errorf("a program of other registers (it uses the maps %v, and they are %d)", uses, id)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+//go:build linux
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"tallystick/rtmr"
+)
+
+// Registers are a kernel's registers. Its methods may be called from any number
+// of goroutines and processes at once, but for Close.
+type Registers struct {
+	state  *ebpf.Map     // opened for reading
+	extend *ebpf.Program // nil if opened to read
+}
+
+// Close lets go of the registers, which stay as they are.
+func (r *Registers) Close() error {
+	if r.extend == nil {
+		return r.state.Close()
+	}
+	return errors.Join(r.extend.Close(), r.state.Close())
+}
+
+// Entry is one extend: a register, and one digest for each of the Banks.
+type Entry struct {
+	Register rtmr.Register
+	Digests  []rtmr.Digest
+}
+
+// maxBatch is how many entries one call into the kernel extends. A call cannot
+// be interrupted, so this bounds how long a signal waits: some milliseconds.
+const maxBatch = 1024
+
+// busyFor is how long the registers may be changing before it is an ErrBusy. A
+// change is some dozen stores; what may take time is another process that the
+// scheduler takes off its CPU between them.
+const busyFor = time.Second
+
+// Extend extends one register, pcr0 to pcr23, by one digest for each of the
+// Banks. An error means that it was not extended.
+func (r *Registers) Extend(reg rtmr.Register, digests []rtmr.Digest) error {
+	entries := make([]registersEntry, 1)
+	if err := putEntry(&entries[0], reg, digests); err != nil {
+		return fmt.Errorf("extend: %w", err)
+	}
+	_, err := r.run(entries)
+	return err
+}
+
+// ExtendBatch extends registers by the entries, in order, and returns how many
+// it did; all, where the error is nil. It looks at all of them first:
+// where one is malformed, nothing is extended. Others may extend in between, and
+// read the registers after each entry.
+func (r *Registers) ExtendBatch(batch []Entry) (n int, err error) {
+	entries := make([]registersEntry, len(batch))
+	for i, e := range batch {
+		if err := putEntry(&entries[i], e.Register, e.Digests); err != nil {
+			return 0, fmt.Errorf("extend: entry %d: %w", i, err)
+		}
+	}
+	return r.run(entries)
+}
+
+// run calls the program until all entries are extended.
+func (r *Registers) run(entries []registersEntry) (n int, err error) {
+	if r.extend == nil {
+		return 0, fmt.Errorf("extend: %w: the registers were opened to read", ErrDenied)
+	}
+	started := time.Now()
+	for n < len(entries) {
+		done, err := r.call(entries[n:min(len(entries), n+maxBatch)])
+		n += done
+		if err == unix.EAGAIN && done == 0 && time.Since(started) > busyFor {
+			err = ErrBusy
+		}
+		if err == unix.EAGAIN {
+			time.Sleep(10 * time.Microsecond)
+			continue
+		}
+		if err != nil {
+			return n, fmt.Errorf("extend: %w", err)
+		}
+		started = time.Now()
+	}
+	return n, nil
+}
+
+// call runs the program once and returns how many entries it extended, also
+// where it returns an error.
+func (r *Registers) call(entries []registersEntry) (done int, err error) {
+	var pinner runtime.Pinner
+	pinner.Pin(&entries[0])
+	defer pinner.Unpin()
+
+	call := registersCall{
+		Entries: uint64(uintptr(unsafe.Pointer(&entries[0]))),
+		Count:   uint32(len(entries)),
+	}
+	ret, err := r.extend.Run(&ebpf.RunOptions{Context: &call, ContextOut: &call})
+	if err != nil {
+		return 0, explain(err)
+	}
+	if ret != 0 {
+		err = unix.Errno(-int32(ret))
+	}
+	return int(call.Done), err
+}
