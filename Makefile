@@ -14,7 +14,7 @@ generate:
 # As root on Debian this needs nothing else; elsewhere tests skip what is missing.
 test:
 	go run ./lab/cmd/labsetup -if-possible
-	go test $(TESTFLAGS) ./...
+	go test -timeout 25m $(TESTFLAGS) ./...
 
 # Finds, or installs and downloads, what the lab boots machines with; once.
 lab:
