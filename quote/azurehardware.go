@@ -24,12 +24,6 @@ func openHardware(p *HCLReport, opts *Options) (*Quote, error) {
 	return q, err
 }
 
-// openTDQuote is Open. A variable that is set late breaks the cycle of formats,
-// openHCL, Open and formats.
-var openTDQuote func(data []byte, opts Options) (*Quote, error)
-
-func init() { openTDQuote = Open }
-
 // openHCLTDReport opens a TDREPORT of an HCL report. Its MAC is for its own
 // machine alone; a TD quote of the same TD and the same REPORTDATA, if given in
 // Options.Hardware, vouches for it and is returned in its place.
@@ -45,7 +39,7 @@ func openHCLTDReport(report []byte, opts *Options) (*Quote, error) {
 			return nil, err
 		}
 	} else {
-		td, err := openTDQuote(opts.Hardware, inner)
+		td, err := openInside(opts.Hardware, inner)
 		if err != nil {
 			return nil, fmt.Errorf("what vouches for the report: %w", err)
 		}

@@ -79,7 +79,7 @@ func TestTDQuoteForTDReport(t *testing.T) {
 		}
 		return &Quote{Kind: TDX, Values: p.values(), Facts: []Fact{{"REPORTDATA", p.REPORTDATA.String()}}, Links: []Link{{Signature, Verified, ""}}}
 	}
-	defer func() { openTDQuote = Open }()
+	defer func() { openInside = Open }()
 	for name, c := range map[string]struct {
 		edit func(q *Quote)
 		want Status
@@ -91,7 +91,7 @@ func TestTDQuoteForTDReport(t *testing.T) {
 		"other_rtmr3":       {func(q *Quote) { q.Values[rtmr.SHA384][rtmr.MustParse("rtmr3")][47] ^= 1 }, Failed},
 		"no_rtmr0":          {func(q *Quote) { delete(q.Values[rtmr.SHA384], rtmr.MustParse("rtmr0")) }, Failed},
 	} {
-		openTDQuote = func(data []byte, opts Options) (*Quote, error) {
+		openInside = func(data []byte, opts Options) (*Quote, error) {
 			if string(data) != "a TD quote" || opts.Nonce != nil || opts.Hardware != nil {
 				t.Errorf("%s: opened with %+v", name, opts)
 			}
@@ -108,7 +108,7 @@ func TestTDQuoteForTDReport(t *testing.T) {
 			t.Errorf("%s: %v", name, q.Links)
 		}
 	}
-	openTDQuote = Open
+	openInside = Open
 	values := []byte(`{"sha384":{"mrtd":"` + strings.Repeat("00", 48) + `"}}`)
 	if q, err := openHCLTDReport(report, &Options{Hardware: values}); err == nil || !strings.Contains(err.Error(), "kind values") {
 		t.Errorf("bare values vouch for a TDREPORT: %v %v", q, err)

@@ -9,6 +9,9 @@
 //	err = f.Log(list.Measurements())
 //	values := f.Values()
 //
+// A [Reconciler] is a Fold that holds every register against what a quote says
+// of it, and [Explain] searches the edits of the logs that make them fold to it.
+//
 // [Diff] sets two logs side by side and says what each measured that the other
 // did not, what changed, and what moved.
 package replay

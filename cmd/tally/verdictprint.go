@@ -151,7 +151,7 @@ func (o *registerReport) print(w io.Writer) {
 	switch {
 	case o.Status == replay.Static:
 		fmt.Fprintf(w, "%s  measured at launch, in no log (--mrtd HEX holds it against what is expected)\n", o.Quoted)
-	case o.Status == replay.Mismatch && o.Events > 0 || o.Status == replay.Mismatch && len(o.Replayed) > 0:
+	case o.Status == replay.Mismatch:
 		fmt.Fprintf(w, "%s\n    quoted   %s\n    replayed %s\n", events(o.Events), orUnknown(o.Quoted.String()), o.Replayed)
 	case o.Status == replay.LogAhead:
 		fmt.Fprintf(w, "%s  %d of %s; %d came after the quote\n", o.Quoted, o.Matched, events(o.Events), o.Events-o.Matched)
