@@ -80,7 +80,7 @@ func BenchmarkExtend(b *testing.B) {
 	}
 	b.Run("one", func(b *testing.B) {
 		for b.Loop() {
-			if err := r.Extend(reg, digests); err != nil {
+			if err := r.Extend(b.Context(), reg, digests); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -92,7 +92,7 @@ func BenchmarkExtend(b *testing.B) {
 			batch[i] = Entry{reg, digests}
 		}
 		for b.Loop() {
-			if _, err := r.ExtendBatch(batch); err != nil {
+			if _, err := r.ExtendBatch(b.Context(), batch); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -113,7 +113,7 @@ func BenchmarkExtend(b *testing.B) {
 func BenchmarkRead(b *testing.B) {
 	r := openBench(b)
 	for b.Loop() {
-		if _, err := r.Read(); err != nil {
+		if _, err := r.Snapshot(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func openBench(b *testing.B) *Registers {
 	}
 	b.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	r, err := Open(Options{Path: filepath.Join(dir, "tallystick")})
-	if errors.Is(err, ErrNotSupported) || errors.Is(err, ErrDenied) {
+	if errors.Is(err, rtmr.ErrNotSupported) || errors.Is(err, rtmr.ErrDenied) {
 		b.Skip("no BPF:", err)
 	}
 	if err != nil {

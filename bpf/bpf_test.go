@@ -4,6 +4,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 
 	"tallystick/bpf"
 	"tallystick/rtmr"
+	"tallystick/rtmr/devicetest"
 )
 
 // TestMain runs a test's child instead, where the environment names one.
@@ -53,7 +55,7 @@ func bpffs(t testing.TB) string {
 func open(t testing.TB, opts bpf.Options) *bpf.Registers {
 	t.Helper()
 	r, err := bpf.Open(opts)
-	if errors.Is(err, bpf.ErrNotSupported) || errors.Is(err, bpf.ErrDenied) {
+	if errors.Is(err, rtmr.ErrNotSupported) || errors.Is(err, rtmr.ErrDenied) {
 		t.Skip("no BPF:", err)
 	}
 	if err != nil {
@@ -65,12 +67,14 @@ func open(t testing.TB, opts bpf.Options) *bpf.Registers {
 
 func read(t testing.TB, r *bpf.Registers) *bpf.Snapshot {
 	t.Helper()
-	s, err := r.Read()
+	s, err := r.Snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
+
+var ctx = context.Background()
 
 func pcr(i int) rtmr.Register { return rtmr.MustParse(fmt.Sprint("pcr", i)) }
 
@@ -142,8 +146,8 @@ func TestExtend(t *testing.T) {
 		}
 		var err error
 		if len(batch) == 1 {
-			err = r.Extend(batch[0].Register, batch[0].Digests)
-		} else if done, e := r.ExtendBatch(batch); done != len(batch) {
+			err = r.Extend(ctx, batch[0].Register, batch[0].Digests)
+		} else if done, e := r.ExtendBatch(ctx, batch); done != len(batch) {
 			err = errors.Join(e, fmt.Errorf("%d extended, want %d", done, len(batch)))
 		}
 		if err != nil {
@@ -169,7 +173,7 @@ func TestExtend(t *testing.T) {
 func TestUpdated(t *testing.T) {
 	r := open(t, bpf.Options{Path: bpffs(t)})
 	before := boottime(t)
-	if err := r.Extend(pcr(7), hashes("x")); err != nil {
+	if err := r.Extend(ctx, pcr(7), hashes("x")); err != nil {
 		t.Fatal(err)
 	}
 	after := boottime(t)
@@ -192,35 +196,19 @@ func boottime(t *testing.T) time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-func TestExtendRefuses(t *testing.T) {
+func TestDevice(t *testing.T) { devicetest.Run(t, open(t, bpf.Options{Path: bpffs(t)})) }
+
+// A batch is looked at as a whole before any of it is extended.
+func TestBatchRefused(t *testing.T) {
 	r := open(t, bpf.Options{Path: bpffs(t)})
 	good := hashes("x")
-	for _, c := range []struct {
-		name    string
-		reg     rtmr.Register
-		digests []rtmr.Digest
-		want    string
-	}{
-		{"a TDX register", rtmr.MustParse("rtmr2"), good, "rtmr2 is no register here"},
-		{"no register", rtmr.Register{}, good, "- is no register here"},
-		{"no digest", pcr(10), nil, "no digest in sha1"},
-		{"a bank left out", pcr(10), good[:2], "no digest in sha384"},
-		{"a bank twice", pcr(10), append(good[:3:3], good[1]), "two digests in sha256"},
-		{"an unknown bank", pcr(10), append(good[:3:3], rtmr.Digest{Alg: rtmr.SHA512, Sum: make([]byte, 64)}), "no bank for a digest in sha512"},
-		{"a short digest", pcr(10), append(good[:2:2], rtmr.Digest{Alg: rtmr.SHA384, Sum: make([]byte, 47)}), "of 47 bytes, expected 48"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			err := r.Extend(c.reg, c.digests)
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%v, want %q", err, c.want)
-			}
-			n, err := r.ExtendBatch([]bpf.Entry{{pcr(1), good}, {c.reg, c.digests}})
-			if n != 0 || err == nil || !strings.Contains(err.Error(), "entry 1: ") {
-				t.Errorf("batch: %d, %v, want nothing extended, and the entry", n, err)
-			}
-		})
+	for _, e := range []bpf.Entry{{rtmr.MustParse("rtmr2"), good}, {pcr(10), good[:2]}} {
+		n, err := r.ExtendBatch(ctx, []bpf.Entry{{pcr(1), good}, e})
+		if n != 0 || err == nil || !strings.Contains(err.Error(), "entry 1: ") {
+			t.Errorf("%d, %v, want nothing extended, and the entry", n, err)
+		}
 	}
-	if n, err := r.ExtendBatch(nil); n != 0 || err != nil {
+	if n, err := r.ExtendBatch(ctx, nil); n != 0 || err != nil {
 		t.Errorf("empty batch: %d, %v", n, err)
 	}
 	diff(t, read(t, r).Values(), resetValues())
@@ -292,7 +280,7 @@ func extendForever(path string) {
 	}
 	fmt.Println("ready")
 	for batch := constantBatch(childBatch); ; {
-		if _, err := r.ExtendBatch(batch); err != nil {
+		if _, err := r.ExtendBatch(ctx, batch); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -340,7 +328,7 @@ func TestConcurrent(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			for i := 0; time.Now().Before(stop); i++ {
-				if err := r.Extend(pcr(i%4), constant); err != nil {
+				if err := r.Extend(ctx, pcr(i%4), constant); err != nil {
 					t.Error(err)
 					return
 				}
@@ -351,7 +339,7 @@ func TestConcurrent(t *testing.T) {
 	for i := range reads {
 		wg.Go(func() {
 			for ; time.Now().Before(stop); reads[i]++ {
-				s, err := r.Read()
+				s, err := r.Snapshot()
 				if err == nil {
 					err = l.check(s)
 				}
@@ -399,7 +387,7 @@ func TestKilledExtender(t *testing.T) {
 		if (n-last)%childBatch != 0 {
 			partial++
 		}
-		if err := r.Extend(pcr(3), constant); err != nil {
+		if err := r.Extend(ctx, pcr(3), constant); err != nil {
 			t.Fatal(err)
 		}
 		last = n + 1
@@ -431,11 +419,11 @@ func readOnce(path string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	if err := r.Extend(pcr(0), constant); !errors.Is(err, bpf.ErrDenied) {
+	if err := r.Extend(ctx, pcr(0), constant); !errors.Is(err, rtmr.ErrNotWritable) {
 		fmt.Println("extend:", err)
 		os.Exit(1)
 	}
-	s, err := r.Read()
+	s, err := r.Snapshot()
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -467,7 +455,7 @@ func TestPublic(t *testing.T) {
 		t.Run(fmt.Sprint(public), func(t *testing.T) {
 			path := bpffs(t)
 			r := open(t, bpf.Options{Path: path, Public: public})
-			if err := r.Extend(pcr(0), constant); err != nil {
+			if err := r.Extend(ctx, pcr(0), constant); err != nil {
 				t.Fatal(err)
 			}
 			for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
@@ -564,42 +552,6 @@ func batchPut(m *ebpf.Map, value []byte) error {
 	return errno
 }
 
-// Whoever gets at the program itself can only extend: it checks what it is given.
-func TestProgramRefuses(t *testing.T) {
-	path := bpffs(t)
-	r := open(t, bpf.Options{Path: path})
-	extend, err := ebpf.LoadPinnedProgram(filepath.Join(path, "registers", "extend"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer extend.Close()
-	entry := make([]byte, 104)
-	copy(entry, []byte{24, 24, 24, 24}) // no register in either byte order
-	for _, c := range []struct {
-		name    string
-		address uintptr
-		count   uint32
-		want    unix.Errno
-	}{
-		{"no such register", uintptr(unsafe.Pointer(&entry[0])), 1, unix.EINVAL},
-		{"no such memory", 16, 1, unix.EFAULT},
-		{"the kernel's memory", ^uintptr(4095), 1, unix.EFAULT},
-		{"too many", uintptr(unsafe.Pointer(&entry[0])), 65537, unix.E2BIG},
-		{"a count that overflows", uintptr(unsafe.Pointer(&entry[0])), 1<<32 - 1, unix.E2BIG},
-	} {
-		call := struct {
-			Entries     uint64
-			Count, Done uint32
-		}{uint64(c.address), c.count, 7}
-		ret, err := extend.Run(&ebpf.RunOptions{Context: &call, ContextOut: &call})
-		if err != nil || -int32(ret) != int32(c.want) || call.Done != 0 {
-			t.Errorf("%s: %v, returns %d, %d done; want %d", c.name, err, int32(ret), call.Done, -int32(c.want))
-		}
-	}
-	runtime.KeepAlive(entry)
-	diff(t, read(t, r).Values(), resetValues())
-}
-
 // pinned makes a folder of pins as Open does, but for what change does to it.
 func pinned(t *testing.T, change func(layout, state *ebpf.MapSpec) (freeze bool)) (path string) {
 	path = bpffs(t)
@@ -667,9 +619,6 @@ func TestLayoutRefused(t *testing.T) {
 		{"maps that anyone can write", func(layout, state *ebpf.MapSpec) bool {
 			return false
 		}, "not frozen"},
-		{"a program of other registers", func(layout, state *ebpf.MapSpec) bool {
-			return true
-		}, "a program of other registers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := pinned(t, c.change)
@@ -696,7 +645,7 @@ func TestReadBusy(t *testing.T) {
 		state.Contents[0].Value = value
 		return true
 	})
-	if s, err := open(t, bpf.Options{Path: path, ReadOnly: true}).Read(); !errors.Is(err, bpf.ErrBusy) {
+	if s, err := open(t, bpf.Options{Path: path, ReadOnly: true}).Snapshot(); !errors.Is(err, rtmr.ErrBusy) {
 		t.Errorf("%v, %v, want ErrBusy", s, err)
 	}
 }
@@ -769,7 +718,7 @@ func TestOpen(t *testing.T) {
 			wg.Go(func() {
 				r, err := bpf.Open(bpf.Options{Path: path})
 				if err == nil {
-					err = errors.Join(r.Extend(pcr(0), constant), r.Close())
+					err = errors.Join(r.Extend(ctx, pcr(0), constant), r.Close())
 				}
 				if err != nil {
 					t.Error(err)

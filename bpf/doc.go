@@ -8,10 +8,10 @@
 //
 //	value = H(value ‖ digest)
 //
-// in the kernel, in all banks at once. [Open] loads map and program and pins
-// them, or finds them pinned: registers outlive the process, and are reset by
-// nothing but a boot. [Registers.Extend], [Registers.ExtendBatch] and
-// [Registers.Read] are the rest.
+// in the kernel, in all banks at once. [Open] makes the map and pins it, or finds
+// it pinned, and loads the program: registers outlive the process, and are reset
+// by nothing but a boot. They are an rtmr.Device: [Registers.Extend],
+// [Registers.ExtendBatch], [Registers.Read] and [Registers.Snapshot] are the rest.
 //
 // Extenders and readers need no lock of each other: readers see all registers
 // as they were at one moment, and an extender may be killed at any instruction.

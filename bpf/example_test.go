@@ -3,6 +3,7 @@
 package bpf_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 
@@ -24,12 +25,12 @@ func Example() {
 		digests = append(digests, rtmr.Digest{Alg: alg, Sum: alg.AppendHash(nil, event)})
 	}
 	pcr10 := rtmr.MustParse("pcr10")
-	if err := registers.Extend(pcr10, digests); err != nil {
+	if err := registers.Extend(context.Background(), pcr10, digests); err != nil {
 		log.Fatal(err)
 	}
-	snapshot, err := registers.Read()
+	values, err := registers.Read(context.Background(), pcr10)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(pcr10, snapshot.Value(pcr10, rtmr.SHA384))
+	fmt.Println(pcr10, values[rtmr.SHA384][pcr10])
 }

@@ -49,6 +49,16 @@ func resetState() (s registersState) {
 	return s
 }
 
+// describe says what registers are pinned in the folder.
+func describe(folder string, writable bool) rtmr.Description {
+	d := rtmr.Description{Kind: "bpf", Name: "registers in the kernel, " + folder}
+	for i := range rtmr.NumPCRs {
+		r, _ := rtmr.PCR(i).Register()
+		d.Registers = append(d.Registers, rtmr.RegisterInfo{Register: r, Banks: Banks, Writable: writable})
+	}
+	return d
+}
+
 // checkLayout reports how the pinned maps differ from the ones in the spec.
 func checkLayout(layout, state *ebpf.Map, spec *ebpf.CollectionSpec) error {
 	if err := checkMap(layout, spec.Maps["layout"]); err != nil {
@@ -83,41 +93,11 @@ func checkMap(m *ebpf.Map, spec *ebpf.MapSpec) error {
 	return nil
 }
 
-// putEntry sets the entry to extend the register by the digests, of which there
-// must be one for each bank.
-func putEntry(e *registersEntry, reg rtmr.Register, digests []rtmr.Digest) error {
-	if reg.Kind() != rtmr.KindPCR {
-		return fmt.Errorf("%s is no register here, expected pcr0..pcr%d", reg, rtmr.NumPCRs-1)
-	}
+// entry is one extend, of digests that CheckExtend let pass.
+func entry(reg rtmr.Register, digests []rtmr.Digest) (e registersEntry) {
 	e.Reg = uint32(reg.Index())
-	var seen [3]bool
 	for _, d := range digests {
-		i := bankIndex(d.Alg)
-		if i < 0 {
-			return fmt.Errorf("%s: no bank for a digest in %s, expected sha1, sha256 and sha384", reg, d.Alg)
-		}
-		if seen[i] {
-			return fmt.Errorf("%s: two digests in %s, expected one", reg, d.Alg)
-		}
-		if len(d.Sum) != d.Alg.Size() {
-			return fmt.Errorf("%s: a %s digest of %d bytes, expected %d", reg, d.Alg, len(d.Sum), d.Alg.Size())
-		}
-		seen[i] = true
 		copy(e.bank(d.Alg), d.Sum)
 	}
-	for i, ok := range seen {
-		if !ok {
-			return fmt.Errorf("%s: no digest in %s, expected one for each bank", reg, Banks[i])
-		}
-	}
-	return nil
-}
-
-func bankIndex(a rtmr.Alg) int {
-	for i, b := range Banks {
-		if a == b {
-			return i
-		}
-	}
-	return -1
+	return e
 }

@@ -8,10 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"tallystick/bpf/internal/kernel"
 )
 
 // DefaultPath is where the registers are pinned if Options do not say.
@@ -28,7 +29,7 @@ type Options struct {
 	// not when it finds them.
 	Public bool
 
-	// ReadOnly finds registers and never makes them; Extend is denied.
+	// ReadOnly finds registers and never makes them; none is writable.
 	ReadOnly bool
 }
 
@@ -39,23 +40,22 @@ const (
 	newFolder = "registers-new" // a BPF file system has no dots in names
 	pinLayout = "layout"
 	pinState  = "state"
-	pinExtend = "extend"
 )
 
 // Open returns the registers that are pinned at opts.Path as they are, or makes
 // them at their reset values where there are none. What is pinned in another
 // layout is a *LayoutError, and stays.
 //
-// It returns a *NotSupportedError, which is ErrNotSupported, where the kernel
-// lacks something, ErrDenied where the process may not use it, and an
-// error that is fs.ErrNotExist where ReadOnly finds nothing.
+// It returns an *rtmr.NotSupportedError where the kernel lacks something,
+// rtmr.ErrDenied where the process may not use it, and an error that is
+// fs.ErrNotExist where ReadOnly finds nothing.
 func Open(opts Options) (*Registers, error) {
 	if opts.Path == "" {
 		opts.Path = DefaultPath
 	}
 	r, err := open(opts)
 	if errors.As(err, new(*fs.PathError)) && errors.Is(err, fs.ErrPermission) {
-		err = denied(err)
+		err = kernel.Denied(err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open registers: %w", err)
@@ -139,8 +139,9 @@ func flock(f *os.File) error {
 	}
 }
 
-// create loads the program and its maps, with the registers at their reset
-// values, and pins them. The caller holds the folder's lock.
+// create makes the maps, with the registers at their reset values, and pins them.
+// It loads the program too, to have pinned nothing where that fails. The caller
+// holds the folder's lock.
 func create(opts Options, spec *ebpf.CollectionSpec) error {
 	state := resetState()
 	spec = spec.Copy()
@@ -190,9 +191,6 @@ func pin(coll *ebpf.Collection, folder string, public bool) error {
 			}
 		}
 	}
-	if err := coll.Programs["extend"].Pin(filepath.Join(folder, pinExtend)); err != nil {
-		return err
-	}
 	if public {
 		return os.Chmod(folder, 0o711)
 	}
@@ -219,20 +217,19 @@ func reuse(folder string, spec *ebpf.CollectionSpec, readOnly bool) (_ *Register
 		return nil, &LayoutError{folder, err}
 	}
 
-	r := &Registers{state: state}
+	r := &Registers{state: state, description: describe(folder, !readOnly)}
 	if readOnly {
 		return r, nil
 	}
-	path := filepath.Join(folder, pinExtend)
-	extend, err := ebpf.LoadPinnedProgram(path, nil)
+	// The program is loaded anew: one that is pinned would have to be believed.
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: map[string]*ebpf.Map{"registers": state, "layout": layout},
+	})
 	if err != nil {
-		return nil, explain(fmt.Errorf("%s: %w", path, err))
+		return nil, explain(err)
 	}
-	if err := checkProgram(extend, state); err != nil {
-		extend.Close()
-		return nil, &LayoutError{path, err}
-	}
-	r.extend = extend
+	defer coll.Close()
+	r.extend = coll.DetachProgram("extend")
 	return r, nil
 }
 
@@ -243,24 +240,4 @@ func loadMap(path string) (*ebpf.Map, error) {
 		return nil, explain(fmt.Errorf("%s: %w", path, err))
 	}
 	return m, nil
-}
-
-// checkProgram reports if the pinned program is not one for this map.
-func checkProgram(p *ebpf.Program, state *ebpf.Map) error {
-	if p.Type() != ebpf.Syscall {
-		return fmt.Errorf("a program of type %s, expected Syscall", p.Type())
-	}
-	prog, err := p.Info()
-	if err != nil {
-		return err
-	}
-	info, err := state.Info()
-	if err != nil {
-		return err
-	}
-	uses, _ := prog.MapIDs()
-	if id, ok := info.ID(); ok && !slices.Contains(uses, id) {
-		return fmt.Errorf("a program of other registers (it uses the maps %v, and they are %d)", uses, id)
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"time"
 
@@ -15,10 +16,32 @@ type Snapshot struct {
 	state registersState
 }
 
-// Read returns all registers as they are now. It never returns a register of
-// one moment beside one of another, nor a part of a value. It returns ErrBusy
-// if they were changing for a second.
-func (r *Registers) Read() (*Snapshot, error) {
+// Read is rtmr.Device's: the registers' values at one moment.
+func (r *Registers) Read(ctx context.Context, registers ...rtmr.Register) (rtmr.Values, error) {
+	infos, err := r.description.Select(registers)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read registers: %w", err)
+	}
+	s, err := r.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	values := make(rtmr.Values)
+	for _, info := range infos {
+		for _, a := range info.Banks {
+			values.Set(a, info.Register, s.Value(info.Register, a))
+		}
+	}
+	return values, nil
+}
+
+// Snapshot returns all registers as they are now. It never returns a register of
+// one moment beside one of another, nor a part of a value. It returns
+// rtmr.ErrBusy if they were changing for a second.
+func (r *Registers) Snapshot() (*Snapshot, error) {
 	s := new(Snapshot)
 	started := time.Now()
 	for try := 1; ; try++ {
@@ -27,7 +50,7 @@ func (r *Registers) Read() (*Snapshot, error) {
 		}
 		if try%64 == 0 {
 			if time.Since(started) > busyFor {
-				return nil, fmt.Errorf("read registers: %w", ErrBusy)
+				return nil, fmt.Errorf("read registers: %w", rtmr.ErrBusy)
 			}
 			time.Sleep(10 * time.Microsecond) // the CPU may be what the extender lacks
 		}

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -15,12 +16,16 @@ import (
 	"tallystick/rtmr"
 )
 
-// Registers are a kernel's registers. Its methods may be called from any number
-// of goroutines and processes at once, but for Close.
+// Registers are a kernel's registers, an rtmr.Device. Its methods may be called
+// from any number of goroutines and processes at once, but for Close.
 type Registers struct {
-	state  *ebpf.Map     // opened for reading
-	extend *ebpf.Program // nil if opened to read
+	state       *ebpf.Map     // opened for reading
+	extend      *ebpf.Program // nil if opened to read
+	description rtmr.Description
 }
+
+// Describe is rtmr.Device's.
+func (r *Registers) Describe() rtmr.Description { return r.description }
 
 // Close lets go of the registers, which stay as they are.
 func (r *Registers) Close() error {
@@ -45,14 +50,10 @@ const maxBatch = 1024
 // scheduler takes off its CPU between them.
 const busyFor = time.Second
 
-// Extend extends one register, pcr0 to pcr23, by one digest for each of the
-// Banks. An error means that it was not extended.
-func (r *Registers) Extend(reg rtmr.Register, digests []rtmr.Digest) error {
-	entries := make([]registersEntry, 1)
-	if err := putEntry(&entries[0], reg, digests); err != nil {
-		return fmt.Errorf("extend: %w", err)
-	}
-	_, err := r.run(entries)
+// Extend is rtmr.Device's: it extends one register, pcr0 to pcr23, by one digest
+// for each of the Banks. An error means that it was not extended.
+func (r *Registers) Extend(ctx context.Context, reg rtmr.Register, digests []rtmr.Digest) error {
+	_, err := r.ExtendBatch(ctx, []Entry{{reg, digests}})
 	return err
 }
 
@@ -60,27 +61,31 @@ func (r *Registers) Extend(reg rtmr.Register, digests []rtmr.Digest) error {
 // it did; all, where the error is nil. It looks at all of them first:
 // where one is malformed, nothing is extended. Others may extend in between, and
 // read the registers after each entry.
-func (r *Registers) ExtendBatch(batch []Entry) (n int, err error) {
+func (r *Registers) ExtendBatch(ctx context.Context, batch []Entry) (n int, err error) {
 	entries := make([]registersEntry, len(batch))
 	for i, e := range batch {
-		if err := putEntry(&entries[i], e.Register, e.Digests); err != nil {
-			return 0, fmt.Errorf("extend: entry %d: %w", i, err)
+		if err := r.description.CheckExtend(e.Register, e.Digests); err != nil {
+			if len(batch) > 1 {
+				err = fmt.Errorf("entry %d: %w", i, err)
+			}
+			return 0, fmt.Errorf("extend: %w", err)
 		}
+		entries[i] = entry(e.Register, e.Digests)
 	}
-	return r.run(entries)
+	return r.run(ctx, entries)
 }
 
 // run calls the program until all entries are extended.
-func (r *Registers) run(entries []registersEntry) (n int, err error) {
-	if r.extend == nil {
-		return 0, fmt.Errorf("extend: %w: the registers were opened to read", ErrDenied)
-	}
+func (r *Registers) run(ctx context.Context, entries []registersEntry) (n int, err error) {
 	started := time.Now()
 	for n < len(entries) {
+		if err := ctx.Err(); err != nil {
+			return n, fmt.Errorf("extend: %w", err)
+		}
 		done, err := r.call(entries[n:min(len(entries), n+maxBatch)])
 		n += done
 		if err == unix.EAGAIN && done == 0 && time.Since(started) > busyFor {
-			err = ErrBusy
+			err = rtmr.ErrBusy
 		}
 		if err == unix.EAGAIN {
 			time.Sleep(10 * time.Microsecond)

@@ -25,6 +25,14 @@ func (h *Hex) UnmarshalText(text []byte) error {
 // --values flag: {"sha256":{"pcr0":"hex", ..}, ..}.
 type Values map[Alg]map[Register]Hex
 
+// Set stores a register's value, and makes its bank if there is none.
+func (v Values) Set(a Alg, r Register, value Hex) {
+	if v[a] == nil {
+		v[a] = make(map[Register]Hex)
+	}
+	v[a][r] = value
+}
+
 // Validate reports the first value whose length is not its bank's digest size.
 func (v Values) Validate() error {
 	for alg, bank := range v {
