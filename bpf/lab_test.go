@@ -29,18 +29,21 @@ func TestLab(t *testing.T) {
 		{Kernel: "6.1", Firmware: lab.SeaBIOS},
 		{Kernel: "6.12", Firmware: lab.SeaBIOS},
 		{Kernel: "7.3", Firmware: lab.SeaBIOS},
-		{Kernel: "7.3", Firmware: lab.SecureBoot},
+		{Kernel: "7.3", Firmware: lab.SecureBoot}, // lockdown=integrity
+		{Kernel: "7.3", Firmware: lab.SeaBIOS, Append: "lockdown=confidentiality"},
 	} {
-		name := m.Kernel
+		name, lockdown := m.Kernel, "[none]"
 		if m.Firmware == lab.SecureBoot {
-			name += "-secure-boot"
+			name, lockdown = name+"-secure-boot", "[integrity]"
+		} else if m.Append != "" {
+			name, lockdown = name+"-confidentiality", "[confidentiality]"
 		}
 		t.Run(name, func(t *testing.T) {
 			m.TPM = lab.NoTPM
 			m.Files = map[string][]byte{"/bpf.test": content}
 			g := m.Start(t)
-			if m.Firmware == lab.SecureBoot && !strings.Contains(string(g.Get("/sys/kernel/security/lockdown")), "[integrity]") {
-				t.Error("this kernel is not locked down")
+			if got := string(g.Get("/sys/kernel/security/lockdown")); !strings.Contains(got, lockdown) {
+				t.Errorf("lockdown is %s, want %s", got, lockdown)
 			}
 			r := g.Exec(lab.Command{Args: []string{"/bpf.test", "-test.v", "-test.skip", "TestLab|TestGenerated"}})
 			out := string(r.Stdout) + string(r.Stderr)
