@@ -1,0 +1,275 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"tallystick/rtmr"
+)
+
+// Extender puts measurements into the journal and into the registers, each exactly
+// once, whatever happens to its process.
+//
+// The journal leads the registers: a measurement is in the journal before its
+// extend begins, and the next batch is journaled only when this one is extended.
+// So whoever opens the journal after a crash finds, among its last maxBatch
+// measurements, where the registers stand.
+type Extender struct {
+	device  rtmr.Device
+	journal *Journal
+
+	mu     sync.Mutex
+	values map[rtmr.Register]bank // what the journal stands for, without what is behind
+	behind []kept                 // in the journal, and not in the registers
+	report Recovery
+}
+
+// Recovery is what was found when the journal was opened.
+type Recovery struct {
+	Records int    // in the journal
+	Behind  int    // of them, extended only now
+	Torn    int    // bytes of a record that was never whole, cut off
+	Foreign string // registers that others extended, or ""
+	Damaged string // where a journal that could not be believed was put aside, or ""
+	Reason  error  // why it could not
+}
+
+// OpenExtender opens the journal at the path, or makes one, holds it against the
+// device's registers, and extends what a process that died left.
+//
+// A journal that contradicts itself or that cannot be read is put aside, under a
+// name beside its own, and another one begun: measuring goes on, and the evidence
+// has both.
+func OpenExtender(ctx context.Context, device rtmr.Device, path string) (*Extender, error) {
+	e, err := openExtender(ctx, device, path)
+	if damage := (*damagedError)(nil); errors.As(err, &damage) {
+		aside, err := putAside(path)
+		if err != nil {
+			return nil, err
+		}
+		if e, err = openExtender(ctx, device, path); err != nil {
+			return nil, err
+		}
+		e.report.Damaged, e.report.Reason = aside, damage.err
+		return e, nil
+	}
+	return e, err
+}
+
+// damagedError is a journal's that cannot be believed.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return "the journal is damaged: " + e.err.Error() }
+func (e *damagedError) Unwrap() error { return e.err }
+
+// putAside renames the journal to the first name that is free.
+func putAside(path string) (aside string, err error) {
+	for i := 1; ; i++ {
+		aside = fmt.Sprintf("%s.damaged-%d", path, i)
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, os.Rename(path, aside)
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+func openExtender(ctx context.Context, device rtmr.Device, path string) (*Extender, error) {
+	live, err := device.Read(ctx, writable(device)...)
+	if err != nil {
+		return nil, err
+	}
+	found := newRecovery(live)
+	journal, torn, err := OpenJournal(path, func(m rtmr.Measurement) error {
+		if err := found.add(m); err != nil {
+			return &damagedError{err}
+		}
+		return nil
+	})
+	if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) {
+		return nil, &damagedError{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ok := false
+	defer func() {
+		if !ok {
+			journal.Close()
+		}
+	}()
+	e := &Extender{device: device, journal: journal, values: make(map[rtmr.Register]bank)}
+	e.report.Records, e.report.Torn = found.records, len(torn)
+	if err := e.begin(found, live, torn); err != nil {
+		return nil, err
+	}
+	e.report.Behind = len(e.behind)
+	if err := e.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	ok = true
+	return e, nil
+}
+
+// writable are the registers that the device can extend.
+func writable(device rtmr.Device) (registers []rtmr.Register) {
+	for _, info := range device.Describe().Registers {
+		if info.Writable {
+			registers = append(registers, info.Register)
+		}
+	}
+	return registers
+}
+
+// begin takes up what the journal and the registers say.
+func (e *Extender) begin(found *recovery, live rtmr.Values, torn []byte) error {
+	if found.records == 0 {
+		for _, reg := range writable(e.device) {
+			e.values[reg] = bankOf(live, reg)
+		}
+		if len(torn) > 0 {
+			return &damagedError{fmt.Errorf("%d bytes, and no record", len(torn))}
+		}
+		return e.rebase(&base{Reason: atStart, Registers: live})
+	}
+	behind, others := found.outcome()
+	if others != nil && len(torn) > 0 {
+		// A length that was altered takes records after it for a part of its own.
+		return &damagedError{fmt.Errorf("its last %d bytes are no record, and the registers are not what is before them", len(torn))}
+	}
+	for reg, s := range found.registers {
+		e.values[reg] = s.value
+	}
+	for i := len(behind) - 1; i >= 0; i-- { // which the values stand for
+		e.values[behind[i].register] = bankOf(live, behind[i].register)
+	}
+	e.behind = behind
+	if err := e.journal.cut(); err != nil {
+		return err
+	}
+	if others != nil {
+		e.report.Foreign = fmt.Sprint(others.names())
+		return e.rebase(others)
+	}
+	return nil
+}
+
+// rebase journals what registers hold, and goes on from there.
+func (e *Extender) rebase(b *base) error {
+	m, err := b.measurement()
+	if err != nil {
+		return err
+	}
+	if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
+		return err
+	}
+	for _, reg := range b.names() {
+		e.values[reg] = bankOf(b.Registers, reg)
+	}
+	return nil
+}
+
+// Recovery returns what was found when the journal was opened.
+func (e *Extender) Recovery() Recovery { return e.report }
+
+// Extend puts measurements into the journal and into the registers, in order. Each
+// has one digest for each bank of its register, and an Entry that explains them.
+//
+// It returns how many of them are in the journal. Those are not to be given again,
+// whatever the error: what of them is not yet extended, if the device gives up, is
+// extended before anything that comes later.
+func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journaled int, err error) {
+	description := e.device.Describe()
+	for i, m := range batch {
+		if err := description.CheckExtend(m.Register, m.Digests); err != nil {
+			return 0, fmt.Errorf("measurement %d: %w", i, err)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		if err := e.catchUp(ctx); err != nil || journaled == len(batch) {
+			return journaled, err
+		}
+		next := batch[journaled:min(len(batch), journaled+maxBatch)]
+		if err := e.journal.Append(next); err != nil {
+			return journaled, err
+		}
+		journaled += len(next)
+		for _, m := range next {
+			e.behind = append(e.behind, kept{m.Register, m.Digests})
+		}
+	}
+}
+
+// catchUp extends what is in the journal and not in the registers.
+func (e *Extender) catchUp(ctx context.Context) error {
+	for len(e.behind) > 0 {
+		if err := e.extend(ctx, e.behind[0]); err != nil {
+			return err
+		}
+		e.behind = e.behind[1:]
+	}
+	return nil
+}
+
+// busyFor is how long a device may be busy before its error is returned.
+const busyFor = 5 * time.Second
+
+// extend extends one measurement, once.
+func (e *Extender) extend(ctx context.Context, k kept) error {
+	began := time.Now()
+	for {
+		err := e.device.Extend(ctx, k.register, k.digests)
+		switch {
+		case err == nil:
+			e.values[k.register] = e.values[k.register].extended(k.digests)
+			return nil
+		case errors.Is(err, rtmr.ErrUnknown):
+			if done, err := e.settle(ctx, k, err); done || err != nil {
+				return err
+			}
+		case errors.Is(err, rtmr.ErrBusy) && time.Since(began) < busyFor && ctx.Err() == nil:
+			time.Sleep(time.Millisecond)
+		default:
+			return err
+		}
+	}
+}
+
+// settle learns from the register whether an extend took place. Where it was
+// extended by others meanwhile, nobody can tell: that is journaled, and the extend
+// is not tried again.
+func (e *Extender) settle(ctx context.Context, k kept, cause error) (done bool, err error) {
+	live, err := e.device.Read(ctx, k.register)
+	if err != nil {
+		return false, errors.Join(cause, err)
+	}
+	now := bankOf(live, k.register)
+	after := e.values[k.register].extended(k.digests)
+	switch {
+	case now.equal(after):
+		e.values[k.register] = after
+		return true, nil
+	case now.equal(e.values[k.register]):
+		return false, nil
+	}
+	later := -1 // without k itself, which is the first
+	for _, b := range e.behind {
+		if b.register == k.register {
+			later++
+		}
+	}
+	return true, e.rebase(&base{Reason: foreign, Registers: live,
+		Behind: map[rtmr.Register]int{k.register: later}, Unknown: map[rtmr.Register]int{k.register: 1}})
+}
+
+// Close lets go of the journal and the device's registers, which stay.
+func (e *Extender) Close() error { return e.journal.Close() }
