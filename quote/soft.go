@@ -104,13 +104,13 @@ func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey) {
 	}
 	report.setLink(bound)
 
-	launch := "MEASUREMENT"
+	launch := "MEASUREMENT and HOST_DATA"
 	bank := report.Values[rtmr.SHA384]
 	for _, r := range slices.SortedFunc(maps.Keys(bank), rtmr.Register.Compare) {
 		launch = "MRTD and RTMRs"
 		report.Facts = append(report.Facts, Fact{r.String(), bank[r].String()})
 	}
-	q.Warnings = append(q.Warnings, fmt.Sprintf("the report's %s are held against nothing here: whether the guest runs what keeps these registers honestly, they tell, beside those of an image that you trust", launch))
+	q.Warnings = append(q.Warnings, fmt.Sprintf("nothing is held here against the report's %s, which tell, beside those of an image that you trust, whether the guest runs what keeps these registers honestly", launch))
 	q.Inside = report
 }
 

@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FIXTURES", fixtures)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"repeat": repeat, "terminal": terminal},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"repeat": repeat, "terminal": terminal, "softquote": softquote},
 	})
 }
 
