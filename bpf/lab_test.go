@@ -3,9 +3,6 @@
 package bpf_test
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,22 +12,13 @@ import (
 // The tests of this package that need a kernel, on the kernels that Debian has,
 // and under the lockdown that Secure Boot brings.
 func TestLab(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "bpf.test")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, m := range []lab.Machine{
 		{Kernel: "6.1", Firmware: lab.SeaBIOS},
 		{Kernel: "6.12", Firmware: lab.SeaBIOS},
 		{Kernel: "7.3", Firmware: lab.SeaBIOS},
 		{Kernel: "7.3", Firmware: lab.SecureBoot}, // lockdown=integrity
 		{Kernel: "7.3", Firmware: lab.SeaBIOS, Append: "lockdown=confidentiality"},
+		{Kernel: "6.1-s390x"}, // big-endian, and without a JIT
 	} {
 		name, lockdown := m.Kernel, "[none]"
 		if m.Firmware == lab.SecureBoot {
@@ -40,7 +28,7 @@ func TestLab(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			m.TPM = lab.NoTPM
-			m.Files = map[string][]byte{"/bpf.test": content}
+			m.Files = map[string][]byte{"/bpf.test": lab.BuildTest(t, "./bpf", m.Kernel)}
 			g := m.Start(t)
 			if got := string(g.Get("/sys/kernel/security/lockdown")); !strings.Contains(got, lockdown) {
 				t.Errorf("lockdown is %s, want %s", got, lockdown)
