@@ -19,12 +19,8 @@ func lockMemory() error {
 	if err := mayLock(); err != nil {
 		return err
 	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
-	}
 	switch err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err {
 	case nil:
-		return nil
 	case unix.EINVAL, unix.ENOSYS:
 		return &rtmr.NotSupportedError{Feature: "mlockall(MCL_ONFAULT) (Linux 4.4)", Err: err}
 	case unix.EPERM, unix.ENOMEM, unix.EAGAIN:
@@ -32,6 +28,10 @@ func lockMemory() error {
 	default:
 		return fmt.Errorf("mlockall: %w", err)
 	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE): %w", err)
+	}
+	return nil
 }
 
 // mayLock reports if a limit would keep the process from locking as much as it
