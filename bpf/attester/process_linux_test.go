@@ -76,7 +76,7 @@ func locked() error {
 	if err != nil {
 		return err
 	}
-	heap := make([]byte, 256<<20)
+	heap := make([]byte, 192<<20) // more than one of the arenas that Go asks the kernel for
 	for i := 0; i < len(heap); i += os.Getpagesize() {
 		heap[i] = 1
 	}

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package main
 
 import (
@@ -11,6 +13,8 @@ import (
 	"tallystick/quote"
 	"tallystick/rtmr"
 )
+
+func init() { scriptCommands["softquote"] = softquote }
 
 // softquote lays out a software TPM's evidence: softquote VALUES. It quotes
 // pcr0 to pcr10 of two banks with those values, by a key that an SEV-SNP report

@@ -1,5 +1,8 @@
+//go:build !windows
+
 // Package snptest makes SEV-SNP reports for tests, by an authority in AMD's place:
-// of a real report no field can be changed without breaking its signature.
+// of a real report no field can be changed without breaking its signature. What it
+// is made with does not build on Windows.
 package snptest
 
 import (
