@@ -66,7 +66,8 @@ type Options struct {
 // It needs Linux 4.4, and returns a *rtmr.NotSupportedError elsewhere. It
 // returns rtmr.ErrDenied where the process may not lock all memory that it may
 // come to need: that takes CAP_IPC_LOCK, or an unlimited RLIMIT_MEMLOCK
-// (systemd's LimitMEMLOCK=infinity).
+// (systemd's LimitMEMLOCK=infinity), and the process has to keep what it has of
+// them, or Go ends it when it gets no more memory.
 func New(opts Options) (*Attester, error) {
 	if !opts.InsecureUnlocked {
 		if err := lockMemory(); err != nil {

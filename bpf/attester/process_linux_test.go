@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -30,10 +31,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var children = map[string]func() error{"locked": locked, "denied": denied, "unlocked": unlocked}
+var children = map[string]func() error{"locked": locked, "denied": denied, "unlocked": unlocked, "namespaced": namespaced}
 
 func TestProcess(t *testing.T) {
-	for name := range children {
+	for _, name := range []string{"locked", "denied", "unlocked"} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "ATTESTER_CHILD="+name)
@@ -44,12 +45,48 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// mayLock is what New should find: an unlimited RLIMIT_MEMLOCK, or CAP_IPC_LOCK.
+// In a user namespace root has CAP_IPC_LOCK, and the kernel does not count it.
+func TestUserNamespace(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "ATTESTER_CHILD=namespaced")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
+		t.Skip("no user namespace:", err)
+	}
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// mayLock is what New should find: an unlimited RLIMIT_MEMLOCK, or CAP_IPC_LOCK
+// in the first user namespace.
 func mayLock() bool {
 	var limit unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit)
 	caps, _ := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64)
-	return limit.Cur == unix.RLIM_INFINITY || caps>>unix.CAP_IPC_LOCK&1 == 1
+	first := strings.Join(strings.Fields(field("/proc/self/uid_map", "")), " ") == "0 0 4294967295"
+	return limit.Cur == unix.RLIM_INFINITY || first && caps>>unix.CAP_IPC_LOCK&1 == 1
+}
+
+// namespaced: the capability is there, and of no use.
+func namespaced() error {
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}); err != nil {
+		return err
+	}
+	if caps, err := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64); err != nil || caps>>unix.CAP_IPC_LOCK&1 == 0 {
+		return fmt.Errorf("capabilities %x, %v", caps, err)
+	}
+	if mayLock() {
+		return errors.New("this is the first user namespace")
+	}
+	if _, err := attester.New(attester.Options{}); !errors.Is(err, rtmr.ErrDenied) {
+		return fmt.Errorf("New: %v", err)
+	}
+	return untouched()
 }
 
 func field(path, name string) string {

@@ -189,7 +189,7 @@ func TestLab(t *testing.T) {
 	m := lab.Machine{Kernel: kernel, Firmware: lab.SeaBIOS, TPM: lab.NoTPM}
 	m.Files = map[string][]byte{"/attester.test": lab.BuildTest(t, "./bpf/attester", kernel)}
 	g := m.Start(t)
-	r := g.Exec(lab.Command{Args: []string{"/attester.test", "-test.v", "-test.run", "TestProcess|TestRegisters|TestQuote"}})
+	r := g.Exec(lab.Command{Args: []string{"/attester.test", "-test.v", "-test.run", "TestProcess|TestUserNamespace|TestRegisters|TestQuote"}})
 	out := string(r.Stdout) + string(r.Stderr)
 	t.Logf("%s\n%s", g.Release(), out)
 	if r.Status != 0 || strings.Contains(out, "SKIP") || !strings.Contains(out, "--- PASS: TestRegisters ") || !strings.Contains(out, "--- PASS: TestProcess/locked ") {
