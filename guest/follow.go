@@ -4,6 +4,7 @@ package guest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,26 +55,24 @@ func OpenList(dir string, banks []rtmr.Alg, delivered Trail) *List {
 	return &List{dir: dir, banks: banks, trail: slices.Clone(delivered)}
 }
 
-// Trail are the entries that were delivered since boot, by a few bytes of each one's
-// register and digest.
+// Trail are the entries that were delivered since boot, by a few bytes of each
+// one's hash.
 type Trail []uint64
 
-func (t *Trail) add(m *rtmr.Measurement) { *t = append(*t, keyOf(m)) }
-
-// TrailOf returns the trail of measurements.
-func TrailOf(batch []rtmr.Measurement) (t Trail) {
-	for i := range batch {
-		t.add(&batch[i])
-	}
-	return t
+// Add adds an entry.
+func (t *Trail) Add(e *ima.Entry) {
+	hash := sha256.New()
+	hash.Write([]byte(e.Template()))
+	hash.Write(e.Data())
+	*t = append(*t, binary.BigEndian.Uint64(hash.Sum(nil)))
 }
 
-func keyOf(m *rtmr.Measurement) uint64 {
-	key := uint64(m.Register.Index()) << 56
-	if len(m.Digests) > 0 {
-		return key ^ binary.BigEndian.Uint64(m.Digests[0].Sum)
+// TrailOf returns the trail of a list's measurements.
+func TrailOf(batch []rtmr.Measurement) (t Trail) {
+	for _, m := range batch {
+		t.Add(m.Entry.(*ima.Entry))
 	}
-	return key
+	return t
 }
 
 // Next returns the next entries of the list, at most n, in memory of their own; none
