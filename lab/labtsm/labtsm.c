@@ -55,6 +55,10 @@ static unsigned int fail_after;
 module_param(fail_after, uint, 0644);
 MODULE_PARM_DESC(fail_after, "how many extends that would fail still succeed");
 
+static unsigned int fail_times;
+module_param(fail_times, uint, 0644);
+MODULE_PARM_DESC(fail_times, "how many extends fail before none does; 0: all");
+
 static bool fail_late;
 module_param(fail_late, bool, 0644);
 MODULE_PARM_DESC(fail_late, "a failing extend changes the register all the same");
@@ -69,7 +73,15 @@ MODULE_PARM_DESC(quote_fail, "how many quotes fail before one succeeds");
 
 static unsigned int quote_errno = EBUSY;
 module_param(quote_errno, uint, 0644);
-MODULE_PARM_DESC(quote_errno, "error number that a failing quote gives; 0: it is empty");
+MODULE_PARM_DESC(quote_errno, "error number that a failing quote gives");
+
+static unsigned int quote_size = UINT_MAX;
+module_param(quote_size, uint, 0644);
+MODULE_PARM_DESC(quote_size, "how many bytes a quote has at most");
+
+static unsigned int quote_stale;
+module_param(quote_stale, uint, 0644);
+MODULE_PARM_DESC(quote_stale, "how many quotes have zeros for REPORTDATA");
 
 static unsigned int quote_delay_ms;
 module_param(quote_delay_ms, uint, 0644);
@@ -115,10 +127,13 @@ static bool labtsm_fails(unsigned int i)
 	lockdep_assert_held(&labtsm_lock);
 	if (!(fail & BIT(i)))
 		return false;
-	if (!fail_after)
-		return true;
-	fail_after--;
-	return false;
+	if (fail_after) {
+		fail_after--;
+		return false;
+	}
+	if (fail_times && !--fail_times)
+		fail = 0;
+	return true;
 }
 
 /* TDREPORT_STRUCT of Intel's TDX Module ABI specification. */
@@ -257,7 +272,6 @@ static const struct file_operations labtsm_fops = {
 static int labtsm_quote(struct tsm_report *report, void *data)
 {
 	struct tdx_quote *quote __free(kvfree) = NULL;
-	bool empty = false;
 	int err;
 
 	quotes++;
@@ -268,9 +282,7 @@ static int labtsm_quote(struct tsm_report *report, void *data)
 		return err;
 	if (quote_fail) {
 		quote_fail--;
-		if (quote_errno)
-			return -(int)quote_errno;
-		empty = true;
+		return -(int)quote_errno;
 	}
 	quote = kvzalloc(sizeof(*quote), GFP_KERNEL);
 	if (!quote)
@@ -280,7 +292,10 @@ static int labtsm_quote(struct tsm_report *report, void *data)
 	quote->key_type = cpu_to_le16(2);
 	quote->tee_type = cpu_to_le32(TDX_TEE_TYPE);
 	memcpy(quote->vendor, "labtsm", 6);
-	memcpy(quote->reportdata, report->desc.inblob, TDX_REPORTDATA_LEN);
+	if (quote_stale)
+		quote_stale--;
+	else
+		memcpy(quote->reportdata, report->desc.inblob, TDX_REPORTDATA_LEN);
 	quote->auth_size = cpu_to_le32(sizeof(quote->auth));
 	quote->auth.cert_type = cpu_to_le16(6);
 	quote->auth.cert_size = cpu_to_le32(sizeof(quote->auth.cert));
@@ -288,7 +303,7 @@ static int labtsm_quote(struct tsm_report *report, void *data)
 	scoped_cond_guard(mutex_intr, return -EINTR, &labtsm_lock)
 		labtsm_registers(quote->launch, quote->rtmr);
 
-	report->outblob_len = empty ? 0 : sizeof(*quote);
+	report->outblob_len = min(sizeof(*quote), quote_size);
 	report->outblob = (u8 *)no_free_ptr(quote);
 	return 0;
 }
