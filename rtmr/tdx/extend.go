@@ -18,12 +18,13 @@ import (
 // register's file at once.
 //
 // When the kernel reports an error, the register is read back, from a TDREPORT, or
-// from a quote where the process may not have one. If it is what it was, the
-// error says why it was not extended; if it is what the extend makes of it, it
-// was extended, and Extend returns nil: by this write or, which cannot be told
-// apart, by another process that extended the same digest at the same time. If
-// it is neither, others extended it meanwhile, and the error is rtmr.ErrUnknown,
-// as it is where the register cannot be read back.
+// from a quote where the process may not have one, which can take Options.Patience.
+//   - If it is what it was, it was not extended, and the error says why.
+//   - If it is what the extend makes of it, it was extended, and Extend returns nil.
+//     That another process extended the same digest in place of this write, since
+//     the register was read (its file: since the kernel read it), looks the same.
+//   - Otherwise others extended it meanwhile, or it cannot be read back: the error is
+//     rtmr.ErrUnknown, unless it is one that the kernel gives before an extend.
 func (d *Device) Extend(ctx context.Context, register rtmr.Register, digests []rtmr.Digest) error {
 	if err := d.description.CheckExtend(register, digests); err != nil {
 		return fmt.Errorf("extend: %w", err)

@@ -387,19 +387,19 @@ func testMeanwhile(t *testing.T) {
 			set(t, "fail", "4")
 			set(t, "fail_errno", strconv.Itoa(int(c.errno)))
 			set(t, "fail_late", map[bool]string{false: "N", true: "Y"}[c.late])
-			set(t, "delay_ms", "300")
-			waiting := whenInLabtsm(t, func() { set(t, "bypass", "2") })
+			set(t, "delay_ms", "1000")
+			waiting := whenWithin(t, "labtsm_write", func() { set(t, "bypass", "2") })
 			c.check(t, open(t, tdx.Options{}), digest(c.digest), digest(0))
 			waiting.Wait()
 		})
 	}
 }
 
-// inLabtsm reports whether a thread of a process is in labtsm.
-func inLabtsm(pid int) bool {
+// within reports whether a thread of a process is in a function of the kernel.
+func within(function string, pid int) bool {
 	stacks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", pid))
 	for _, stack := range stacks {
-		if text, _ := os.ReadFile(stack); strings.Contains(string(text), "labtsm_") {
+		if text, _ := os.ReadFile(stack); strings.Contains(string(text), function) {
 			return true
 		}
 	}
@@ -416,12 +416,12 @@ func until(condition func() bool) bool {
 	return false
 }
 
-// whenInLabtsm calls f when a thread of this process is in labtsm.
-func whenInLabtsm(t *testing.T, f func()) *sync.WaitGroup {
+// whenWithin calls f when a thread of this process is in a function of the kernel.
+func whenWithin(t *testing.T, function string, f func()) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if !until(func() bool { return inLabtsm(os.Getpid()) }) {
-			t.Error("no thread gets into labtsm")
+		if !until(func() bool { return within(function, os.Getpid()) }) {
+			t.Errorf("no thread gets into %s", function)
 		}
 		f()
 	})
@@ -481,7 +481,7 @@ func interrupt(t *testing.T) (stop func()) {
 func testInterrupted(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	set(t, "delay_ms", "200")
+	set(t, "delay_ms", "3000")
 	d := open(t, tdx.Options{})
 
 	stop := interrupt(t)
@@ -504,6 +504,7 @@ func testInterrupted(t *testing.T) {
 		t.Errorf("%s is %s, expected %s", rtmr2, got, before)
 	}
 
+	set(t, "delay_ms", "200")
 	time.AfterFunc(500*time.Millisecond, stop)
 	outcome{extended: 1}.check(t, d, digest(1))
 }
@@ -593,7 +594,11 @@ func testQuoteFailed(t *testing.T) {
 			set(t, "quote_errno", strconv.Itoa(c.errno))
 			set(t, "quote_fail", strconv.Itoa(c.fails))
 			n := counter(t, "quotes")
-			quote, err := open(t, tdx.Options{Patience: 300 * time.Millisecond}).Quote(t.Context(), [64]byte{1})
+			opts := tdx.Options{}
+			if c.want == rtmr.ErrBusy {
+				opts.Patience = 300 * time.Millisecond
+			}
+			quote, err := open(t, opts).Quote(t.Context(), [64]byte{1})
 			if !errors.Is(err, c.want) || (err == nil) != (len(quote) > 0) {
 				t.Errorf("%d bytes, %v, expected %v", len(quote), err, c.want)
 			}
@@ -609,17 +614,16 @@ func testQuoteFailed(t *testing.T) {
 }
 
 func testQuoteCancelled(t *testing.T) {
-	set(t, "quote_delay_ms", "2000")
+	set(t, "quote_delay_ms", "3000")
 	d := open(t, tdx.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	waiting := whenInLabtsm(t, cancel)
-	start := time.Now()
+	waiting := whenWithin(t, "labtsm_quote", cancel)
 	if _, err := d.Quote(ctx, [64]byte{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, expected Canceled", err)
 	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("came back %v after it was called off", took)
+	if !within("labtsm_quote", os.Getpid()) {
+		t.Error("a quote that was called off was waited for")
 	}
 	waiting.Wait()
 	wantNoRequests(t)
@@ -653,7 +657,7 @@ func testQuoteForm(t *testing.T) {
 // testQuoteRace has somebody else write to requests, or remove them, while their
 // quote is made.
 func testQuoteRace(t *testing.T) {
-	set(t, "quote_delay_ms", "300")
+	set(t, "quote_delay_ms", "500")
 	write := func(request string) error {
 		return os.WriteFile(filepath.Join(request, "inblob"), bytes.Repeat([]byte{0xEE}, 64), 0)
 	}
@@ -670,7 +674,7 @@ func testQuoteRace(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			spoilt, out := spoil(t, c.n, c.spoil)
 			if c.n > 3 {
-				if spoilt < 3 || out != "busy" {
+				if spoilt < 2 || out != "busy" {
 					t.Errorf("after %d requests: %s, expected busy", spoilt, out)
 				}
 			} else if b, err := hex.DecodeString(out); err != nil || spoilt != c.n {
@@ -733,12 +737,12 @@ func spoil(t *testing.T, n int, f func(request string) error) (spoilt int, out s
 	for len(seen) < n {
 		// The first signal interrupts the quote, and the read of it begins anew
 		// when the process goes on.
-		until(func() bool { return inLabtsm(cmd.Process.Pid) || over() })
+		until(func() bool { return within("labtsm_quote", cmd.Process.Pid) || over() })
 		if over() {
 			break
 		}
 		cmd.Process.Signal(unix.SIGSTOP)
-		until(func() bool { return !inLabtsm(cmd.Process.Pid) })
+		until(func() bool { return !within("labtsm_quote", cmd.Process.Pid) })
 		entries, err := os.ReadDir(requests)
 		if err != nil || len(entries) != 1 || seen[entries[0].Name()] {
 			t.Errorf("requests %v, %v, expected one that is new beside %v", entries, err, seen)
