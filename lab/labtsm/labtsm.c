@@ -199,11 +199,12 @@ static int labtsm_wait(unsigned int ms)
 	return ms && msleep_interruptible(ms) ? -EINTR : 0;
 }
 
-static void labtsm_registers(u8 (*launch_values)[SHA384_DIGEST_SIZE], u8 (*rtmr_values)[SHA384_DIGEST_SIZE])
+/* Puts the registers into a report or a quote, which both have MRTD and RTMRs. */
+static void labtsm_registers(u8 (*to_launch)[SHA384_DIGEST_SIZE], u8 (*to_rtmr)[SHA384_DIGEST_SIZE])
 {
 	lockdep_assert_held(&labtsm_lock);
-	memcpy(launch_values, launch, sizeof(launch));
-	memcpy(rtmr_values, hardware, min(rtmrs, TDX_NUM_RTMRS) * SHA384_DIGEST_SIZE);
+	memcpy(to_launch, launch, sizeof(launch));
+	memcpy(to_rtmr, hardware, min(rtmrs, TDX_NUM_RTMRS) * SHA384_DIGEST_SIZE);
 	memcpy(shown, hardware, sizeof(shown));
 }
 

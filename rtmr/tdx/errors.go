@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-configfs-tsm/report"
@@ -24,12 +25,7 @@ const (
 // typed makes one of rtmr's errors of what the kernel said.
 func typed(err error, feature string) error {
 	is := func(errnos ...error) bool {
-		for _, e := range errnos {
-			if errors.Is(err, e) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(errnos, func(e error) bool { return errors.Is(err, e) })
 	}
 	switch {
 	case is(unix.ENOENT, unix.ENOTDIR, unix.ENODEV, unix.ENXIO, unix.ENOTTY):

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -100,17 +101,12 @@ func (d *Device) settle(ctx context.Context, r rtmr.Register, before, digest []b
 // refused reports whether an error means that the register was not touched,
 // whatever it is now.
 func refused(err error) bool {
-	for _, e := range []error{
+	return slices.ContainsFunc([]error{
 		unix.ENODEV, // the device is gone (fs/kernfs/file.c)
 		unix.EINVAL, // not a register's size (drivers/virt/coco/guest/tsm-mr.c)
 		unix.ENXIO,  // TDX_OPERAND_INVALID (arch/x86/coco/tdx/tdx.c)
 		unix.EBUSY,  // TDX_OPERAND_BUSY
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // readBack reads a register from the TDX module. The register's file does not

@@ -204,6 +204,8 @@ func TestMain(m *testing.M) {
 		denied()
 	case "quote":
 		quoteOnce()
+	case "short":
+		extendShort(os.Getenv("TDX_DIR"))
 	case "extend":
 		d, err := tdx.Open(tdx.Options{})
 		for n := 0; n < 20 && err == nil; n++ {

@@ -51,15 +51,19 @@ func TestOpenNotSupported(t *testing.T) {
 }
 
 func TestOpenNames(t *testing.T) {
-	d, err := tdx.Open(folder(t, map[string]int{
+	opts := folder(t, map[string]int{
 		"rtmr3:sha384": 48, "rtmr0:sha384": 48, "mrtd:sha384": 48,
 		"rtmr4:sha384": 48, "rtmr00:sha384": 48, "RTMR1:sha384": 48, "rtmr1:SHA384": 48, "rtmr1:sha384:": 48, "rtmr1": 48, ":sha384": 48,
 		"rtmr1:sha256": 32, "mrowner": 48, "pcr1:sha384": 48, "rem1:sha384": 48,
-	}))
+	})
+	if err := os.Chmod(filepath.Join(opts.Dir, "rtmr0:sha384"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	d, err := tdx.Open(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "[{mrtd [sha384] false} {rtmr0 [sha384] true} {rtmr3 [sha384] true}]"
+	const want = "[{mrtd [sha384] false} {rtmr0 [sha384] false} {rtmr3 [sha384] true}]"
 	if got := fmt.Sprint(d.Describe().Registers); got != want {
 		t.Errorf("%s, expected %s", got, want)
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
@@ -21,13 +20,15 @@ import (
 const provider = "tdx_guest\n"
 
 // Quote returns a quote of the registers as they are, with the caller's 64 bytes
-// as REPORTDATA. Each request has its own folder in configfs, and a quote that was
-// made of what somebody else wrote there is not returned.
+// as REPORTDATA. It is of the format that the host's quoting service makes, as a
+// rule Intel's version 4 or 5. Each request has its own folder in configfs, and a
+// quote that was made of what somebody else wrote there is not returned.
 //
-// It takes the host's quoting service, and seconds. A request that another
-// one holds up, or that the host does not answer in the kernel's 30 seconds, is
-// made again until Options.Patience ends; then the error is rtmr.ErrBusy. When the
-// context ends, Quote returns at once, and the kernel is left to end the request.
+// A quote takes seconds. A request that another one holds up, or that the host
+// does not answer in the kernel's 30 seconds, is made again until
+// Options.Patience ends; then the error is rtmr.ErrBusy. When the context ends, Quote
+// returns at once; the folder is removed when the kernel has ended the request,
+// if the process lives so long.
 //
 // Requires Linux 6.7, else the error is rtmr.ErrNotSupported.
 func (d *Device) Quote(ctx context.Context, reportData [64]byte) (quote []byte, err error) {
@@ -116,11 +117,6 @@ func (c *client) MkdirTemp(dir, pattern string) (string, error) {
 func (c *client) ReadFile(name string) ([]byte, error) {
 	content, err := c.Client.ReadFile(name)
 	return content, c.keep(err)
-}
-
-func (c *client) ReadDir(name string) ([]os.DirEntry, error) {
-	entries, err := c.Client.ReadDir(name)
-	return entries, c.keep(err)
 }
 
 func (c *client) WriteFile(name string, content []byte) error {
