@@ -4,6 +4,7 @@ package guest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,14 +48,20 @@ type Recovery struct {
 // A journal that contradicts itself or that cannot be read is put aside, under a
 // name beside its own, and another one begun: measuring goes on, and the evidence
 // has both.
-func OpenExtender(ctx context.Context, device rtmr.Device, path string) (*Extender, error) {
-	e, err := openExtender(ctx, device, path)
+//
+// It calls each, if not nil, for what is in the journal; what was put aside counts
+// as not called for.
+func OpenExtender(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
+	if each == nil {
+		each = func(rtmr.Measurement) {}
+	}
+	e, err := openExtender(ctx, device, path, each)
 	if damage := (*damagedError)(nil); errors.As(err, &damage) {
 		aside, err := putAside(path)
 		if err != nil {
 			return nil, err
 		}
-		if e, err = openExtender(ctx, device, path); err != nil {
+		if e, err = openExtender(ctx, device, path, each); err != nil {
 			return nil, err
 		}
 		e.report.Damaged, e.report.Reason = aside, damage.err
@@ -81,7 +88,7 @@ func putAside(path string) (aside string, err error) {
 	}
 }
 
-func openExtender(ctx context.Context, device rtmr.Device, path string) (*Extender, error) {
+func openExtender(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
 	live, err := device.Read(ctx, writable(device)...)
 	if err != nil {
 		return nil, err
@@ -91,6 +98,7 @@ func openExtender(ctx context.Context, device rtmr.Device, path string) (*Extend
 		if err := found.add(m); err != nil {
 			return &damagedError{err}
 		}
+		each(m)
 		return nil
 	})
 	if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) {
@@ -209,6 +217,13 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 	}
 }
 
+// CatchUp extends what is in the journal and not in the registers.
+func (e *Extender) CatchUp(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.catchUp(ctx)
+}
+
 // catchUp extends what is in the journal and not in the registers.
 func (e *Extender) catchUp(ctx context.Context) error {
 	for len(e.behind) > 0 {
@@ -269,6 +284,17 @@ func (e *Extender) settle(ctx context.Context, k kept, cause error) (done bool, 
 	}
 	return true, e.rebase(&base{Reason: foreign, Registers: live,
 		Behind: map[rtmr.Register]int{k.register: later}, Unknown: map[rtmr.Register]int{k.register: 1}})
+}
+
+// Note journals something that extends nothing: EV_NO_ACTION with a kind and JSON.
+func (e *Extender) Note(kind string, about any) error {
+	text, err := json.Marshal(about)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note("Tallystick Note\x00" + kind + "\x00" + string(text))}})
 }
 
 // Close lets go of the journal and the device's registers, which stay.

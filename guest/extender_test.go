@@ -108,7 +108,7 @@ func check(t *testing.T, d rtmr.Device, path string) []string {
 
 func open(t *testing.T, d rtmr.Device, path string) *guest.Extender {
 	t.Helper()
-	e, err := guest.OpenExtender(ctx, d, path)
+	e, err := guest.OpenExtender(ctx, d, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestFlipped(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := clone(t, batch)
-		e, err := guest.OpenExtender(ctx, d, path)
+		e, err := guest.OpenExtender(ctx, d, path, nil)
 		if err != nil {
 			t.Fatalf("bit %d: %v", bit, err)
 		}
@@ -402,7 +402,7 @@ func TestHeld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.cel")
 	e := open(t, newDevice(), path)
 	defer e.Close()
-	if _, err := guest.OpenExtender(ctx, newDevice(), path); !errors.Is(err, guest.ErrJournalHeld) {
+	if _, err := guest.OpenExtender(ctx, newDevice(), path, nil); !errors.Is(err, guest.ErrJournalHeld) {
 		t.Errorf("%v, want ErrJournalHeld", err)
 	}
 }

@@ -57,13 +57,19 @@ func all(t *testing.T, l *guest.List) (batch []rtmr.Measurement) {
 	}
 }
 
-// held fails the test unless the measurements fold to what the machine's TPM held.
-func held(t *testing.T, machine string, batch []rtmr.Measurement) {
+// machineValues are what the machine's TPM held.
+func machineValues(t *testing.T, machine string) (values rtmr.Values) {
 	t.Helper()
-	var values rtmr.Values
 	if err := json.Unmarshal(fixture(t, machine+"/values.json"), &values); err != nil {
 		t.Fatal(err)
 	}
+	return values
+}
+
+// held fails the test unless the measurements fold to what the machine's TPM held.
+func held(t *testing.T, machine string, batch []rtmr.Measurement) {
+	t.Helper()
+	values := machineValues(t, machine)
 	fold := replay.New(replay.Options{})
 	for i := range batch {
 		fold.Add(&batch[i])

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"tallystick/eventlog"
 	"tallystick/rtmr"
@@ -110,12 +111,22 @@ func (c foreign) detail() string {
 	if c.name == eventlog.AAELType {
 		return eventlog.AAELLine(c.value).Detail()
 	}
+	if c.application() {
+		return rtmr.Escape(string(c.value))
+	}
 	return shortHex(c.value)
 }
+
+// application reports whether this is an application's measurement through the
+// guest helper, whose digest is of its data (package guest, App).
+func (c foreign) application() bool { return strings.HasPrefix(c.name, "app:") }
 
 func (c foreign) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	if c.name == eventlog.AAELType {
 		return eventlog.AAELLine(c.value).Verify(d)
+	}
+	if c.application() {
+		return compare(d, c.value)
 	}
 	return rtmr.CannotCheck, nil
 }
