@@ -4,6 +4,7 @@ package guest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -34,11 +35,6 @@ const maxWord = 255
 
 // Measure hashes content for an application's measurement.
 func Measure(name, key string, content io.Reader) (*App, error) {
-	for what, word := range map[string]string{"name": name, "key": key} {
-		if len(word) > maxWord {
-			return nil, fmt.Errorf("%s of %d bytes, expected at most %d", what, len(word), maxWord)
-		}
-	}
 	sha256, sha384 := rtmr.SHA256.New(), rtmr.SHA384.New()
 	n, err := io.Copy(io.MultiWriter(sha256, sha384), content)
 	if err != nil {
@@ -47,10 +43,32 @@ func Measure(name, key string, content io.Reader) (*App, error) {
 	return &App{key, name, n, map[rtmr.Alg]rtmr.Hex{rtmr.SHA256: sha256.Sum(nil), rtmr.SHA384: sha384.Sum(nil)}}, nil
 }
 
+// errRequest says that what an application asks for is malformed.
+var errRequest = errors.New("request")
+
+// check reports what of a request is malformed.
+func (a *App) check() error {
+	if len(a.Name) > maxWord || len(a.Key) > maxWord {
+		return fmt.Errorf("name of %d and key of %d bytes, expected at most %d", len(a.Name), len(a.Key), maxWord)
+	}
+	if a.Size < 0 || len(a.Digests) == 0 {
+		return fmt.Errorf("size %d and %d digests, expected a size and a digest of the content", a.Size, len(a.Digests))
+	}
+	for alg, sum := range a.Digests {
+		if alg.Size() == 0 || len(sum) != alg.Size() {
+			return fmt.Errorf("a %s digest of %d bytes, expected %d", alg, len(sum), alg.Size())
+		}
+	}
+	return nil
+}
+
 // measurement returns the entry for a register, which has the banks.
 func (a *App) measurement(r rtmr.Register, kind string, banks []rtmr.Alg) (rtmr.Measurement, error) {
 	if kind == "" || len(kind) > maxWord || strings.ContainsFunc(kind, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return rtmr.Measurement{}, fmt.Errorf("type %q, expected 1 to %d printable characters of ASCII without spaces", kind, maxWord)
+		return rtmr.Measurement{}, fmt.Errorf("%w: type %q, expected 1 to %d printable characters of ASCII without spaces", errRequest, kind, maxWord)
+	}
+	if err := a.check(); err != nil {
+		return rtmr.Measurement{}, fmt.Errorf("%w: %w", errRequest, err)
 	}
 	data, err := json.Marshal(a)
 	if err != nil {
