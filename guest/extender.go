@@ -39,7 +39,7 @@ type Recovery struct {
 	Torn    int    // bytes of a record that was never whole, cut off
 	Foreign string // registers that others extended, or ""
 	Damaged string // where a journal that could not be believed was put aside, or ""
-	Reason  error  // why it could not
+	Reason  string // why it could not
 }
 
 // OpenExtender opens the journal at the path, or makes one, holds it against the
@@ -64,7 +64,7 @@ func OpenExtender(ctx context.Context, device rtmr.Device, path string, each fun
 		if e, err = openExtender(ctx, device, path, each); err != nil {
 			return nil, err
 		}
-		e.report.Damaged, e.report.Reason = aside, damage.err
+		e.report.Damaged, e.report.Reason = aside, damage.err.Error()
 		return e, nil
 	}
 	return e, err

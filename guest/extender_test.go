@@ -290,7 +290,7 @@ func TestFlipped(t *testing.T) {
 		switch r := e.Recovery(); {
 		case r.Damaged != "":
 			kinds["aside"]++
-			if kept, err := os.ReadFile(r.Damaged); err != nil || !bytes.Equal(kept, flipped) || r.Reason == nil {
+			if kept, err := os.ReadFile(r.Damaged); err != nil || !bytes.Equal(kept, flipped) || r.Reason == "" {
 				t.Fatalf("bit %d: %v, or not what was there; %v", bit, err, r.Reason)
 			}
 		case r.Foreign != "":
