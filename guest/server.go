@@ -21,6 +21,7 @@ import (
 // Server answers requests over a local socket, as HTTP:
 //
 //	GET  /v1/status     a Status
+//	GET  /v1/values     the registers' values, as tally's --values takes them
 //	POST /v1/extend     an ExtendRequest; an ExtendAnswer
 //	GET  /metrics       for Prometheus
 //
@@ -55,6 +56,7 @@ type peerKey struct{}
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/values", s.values)
 	mux.HandleFunc("POST /v1/extend", s.extend)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	server := &http.Server{
@@ -127,6 +129,15 @@ func containsUID(uids []uint32, uid uint32) bool {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) { answer(w, s.Helper.Status()) }
+
+func (s *Server) values(w http.ResponseWriter, r *http.Request) {
+	values, err := s.Helper.Values(r.Context())
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err)
+		return
+	}
+	answer(w, values)
+}
 
 func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	var request ExtendRequest

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"context"
 	"time"
 
 	"tallystick/rtmr"
@@ -30,6 +31,14 @@ func (h *Helper) Status() Status {
 		s.Error = h.last.Error()
 	}
 	return s
+}
+
+// Values reads the registers while nothing is extended, so that they are what the
+// journal folds to unless others extend.
+func (h *Helper) Values(ctx context.Context) (rtmr.Values, error) {
+	h.extender.mu.Lock()
+	defer h.extender.mu.Unlock()
+	return h.cfg.Device.Read(ctx)
 }
 
 func (e *Extender) state() (journal int64, behind int) {

@@ -68,6 +68,24 @@ func statusCommand() *cobra.Command {
 	return cmd
 }
 
+func valuesCommand() *cobra.Command {
+	var at string
+	cmd := &cobra.Command{
+		Use:   "values",
+		Short: "The registers' values, as tally reconcile --values takes them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var values rtmr.Values
+			if err := ask(cmd.Context(), at, http.MethodGet, "/v1/values", nil, &values); err != nil {
+				return err
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(values)
+		},
+	}
+	cmd.Flags().StringVar(&at, "socket", socket, "the service's socket")
+	return cmd
+}
+
 func printStatus(w io.Writer, s *guest.Status) {
 	fmt.Fprintf(w, "device    %s: %s\n", s.Device.Kind, s.Device.Name)
 	fmt.Fprintf(w, "since     %s\n", s.Started.Format("2006-01-02 15:04:05"))
