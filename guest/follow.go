@@ -144,21 +144,54 @@ func (l *List) open() error {
 	if len(l.trail) == 0 {
 		return nil
 	}
+	if err := l.resume(); err != nil {
+		if !errors.As(err, new(*Gap)) {
+			l.Close()
+		}
+		return err
+	}
+	return nil
+}
+
+// resume reads the list up to where the trail ends. A list that was not trimmed
+// begins as the trail does; of another, all has to be seen to find the place.
+func (l *List) resume() error {
+	for at := 0; at < len(l.trail); {
+		batch, err := l.read(min(maxBatch, len(l.trail)-at))
+		if err != nil {
+			return err
+		}
+		keys := TrailOf(batch)
+		if len(keys) == 0 || !slices.Equal(keys, l.trail[at:at+len(keys)]) {
+			return l.search()
+		}
+		at += len(keys)
+	}
+	return nil
+}
+
+// search finds the place in a list that was trimmed.
+func (l *List) search() error {
+	if err := l.rewind(); err != nil {
+		return err
+	}
 	keys, err := l.keys()
 	if err != nil {
-		l.Close()
 		return err
 	}
-	overlap := l.trail.overlap(keys)
-	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
-		l.Close()
+	if err := l.rewind(); err != nil {
 		return err
 	}
-	l.unread, l.at, l.skip = nil, 0, overlap
-	if overlap == 0 {
+	if l.skip = l.trail.overlap(keys); l.skip == 0 {
 		return &Gap{len(l.trail)}
 	}
 	return nil
+}
+
+func (l *List) rewind() error {
+	l.unread, l.at, l.skip = nil, 0, 0
+	_, err := l.file.Seek(0, io.SeekStart)
+	return err
 }
 
 // keys reads the list to its end for now.
