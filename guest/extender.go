@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,10 @@ type Extender struct {
 	values map[rtmr.Register]bank // what the journal stands for, without what is behind
 	behind []kept                 // in the journal, and not in the registers
 	report Recovery
+
+	tapped   bool // Saw is called
+	othersMu sync.Mutex
+	others   []Other // that were not found in a register yet
 }
 
 // Recovery is what was found when the journal was opened.
@@ -207,6 +212,9 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 			return journaled, err
 		}
 		next := batch[journaled:min(len(batch), journaled+maxBatch)]
+		if err := e.check(ctx, registersOf(next)); err != nil {
+			return journaled, err
+		}
 		if err := e.journal.Append(next); err != nil {
 			return journaled, err
 		}
@@ -215,6 +223,16 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 			e.behind = append(e.behind, kept{m.Register, m.Digests})
 		}
 	}
+}
+
+// registersOf returns the measurements' registers, each once.
+func registersOf(batch []rtmr.Measurement) (registers []rtmr.Register) {
+	for _, m := range batch {
+		if !slices.Contains(registers, m.Register) {
+			registers = append(registers, m.Register)
+		}
+	}
+	return registers
 }
 
 // CatchUp extends what is in the journal and not in the registers.

@@ -51,7 +51,9 @@ type Config struct {
 	// Boot is the firmware's log to extend too, for registers that no firmware did.
 	Boot *BootLog
 	Wake Waker // Poll(time.Second) if nil
-	Log  *slog.Logger
+	// Tapped says that Saw is called for extends by other processes.
+	Tapped bool
+	Log    *slog.Logger
 }
 
 // Helper extends what the kernel and applications measure, each exactly once.
@@ -102,6 +104,9 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 		return nil, err
 	}
 	h.extender = extender
+	if cfg.Tapped {
+		extender.Tapped()
+	}
 	if r := extender.Recovery(); r.Records > 0 {
 		cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
 	}
@@ -226,6 +231,13 @@ func (h *Helper) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// Saw tells of an extend by another process, which is journaled as that if it is
+// found in the register.
+func (h *Helper) Saw(ctx context.Context, o Other) error {
+	h.extender.Saw(o)
+	return h.extender.Check(ctx, o.Register)
 }
 
 // placed gives measurements the device's registers and banks.

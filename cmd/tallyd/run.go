@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"tallystick/bpf/tap"
 	"tallystick/guest"
 	"tallystick/rtmr"
 )
@@ -50,6 +51,11 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 
 func (s *service) run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	tapped, err := tap.Open(tap.Options{Poll: s.poll}) // before anything is read
+	if err != nil {
+		return err
+	}
+	defer tapped.Close()
 	chosen, err := guest.Choose(s.device)
 	if err != nil {
 		return err
@@ -58,7 +64,8 @@ func (s *service) run(ctx context.Context) error {
 	for _, why := range chosen.Why {
 		log.Info("device", "choice", why)
 	}
-	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), Wake: guest.Poll(s.poll), Log: log}
+	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), Log: log}
+	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.register != "" {
 		if cfg.Register, err = rtmr.ParseRegister(s.register); err != nil {
 			return fmt.Errorf("--register: %w", err)
@@ -76,7 +83,45 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go attribute(ctx, tapped, helper, log)
 	return serve(ctx, helper, listener, s.allow, log)
+}
+
+// waker wakes the helper when IMA measured something.
+type waker struct{ *tap.Tap }
+
+func (w waker) Wait(ctx context.Context) error { return w.Tap.Wait(ctx, tap.IMA) }
+
+// sayTap says what is tapped, and returns whether extends by others are.
+func sayTap(t *tap.Tap, log *slog.Logger) (others bool) {
+	for _, s := range t.Status() {
+		if s.Method == "" {
+			log.Info("tap", "source", s.Source, "polled every", s.Poll, "reason", s.Err)
+			continue
+		}
+		log.Info("tap", "source", s.Source, "method", s.Method)
+		others = others || s.Source == tap.TSM
+	}
+	return others
+}
+
+// attribute tells the helper of extends by other processes.
+func attribute(ctx context.Context, t *tap.Tap, helper *guest.Helper, log *slog.Logger) {
+	for {
+		r, err := t.Next(ctx)
+		if err != nil {
+			return
+		}
+		if r.Source != tap.TSM || r.PID == os.Getpid() || r.Register.IsZero() {
+			continue
+		}
+		log.Warn("another process extended a register", "record", r)
+		err = helper.Saw(ctx, guest.Other{Register: r.Register, Digest: r.Digest, PID: r.PID, PPID: r.PPID,
+			Comm: r.Comm, CgroupID: r.CgroupID, BootTime: r.Time})
+		if err != nil && ctx.Err() == nil {
+			log.Error("cannot hold the register against the journal", "register", r.Register, "error", err)
+		}
+	}
 }
 
 // bootLog holds the firmware's log against the registers, and returns it if it is to
