@@ -146,7 +146,7 @@ func (b *Bundle) Marshal() ([]byte, error) {
 // ErrVersion says that a bundle is of a version that is not read here.
 var ErrVersion = errors.New("unknown version")
 
-// Is tells a bundle, of whatever version, by its first 56 bytes: the head of a map
+// Is tells a bundle, of whatever version, by its first 57 bytes: the head of a map
 // of up to 23 pairs, the first key, the head of a text of up to 255 bytes, and the
 // bundle's arc.
 func Is(data []byte) bool {
@@ -202,7 +202,10 @@ func Read(data []byte) (*Bundle, error) {
 	if _, ok := items[ItemStatement]; !ok {
 		return nil, fmt.Errorf("no item %s", ItemStatement)
 	}
-	return b, b.check()
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // itemValue unwraps one item.

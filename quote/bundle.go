@@ -104,7 +104,7 @@ func openBundledTPM(b *evidence.Bundle, opts *Options) (*Quote, error) {
 		return nil, fmt.Errorf("%s: %w", evidence.ItemPublic, err)
 	}
 	with := *opts
-	if len(with.EKCert) == 0 && fitsCertificate(opts.Activation) {
+	if len(with.EKCert) == 0 && len(opts.EKRoots) > 0 && fitsCertificate(opts.Activation) {
 		with.EKCert = b.EKCertificate
 	}
 	one := &tpmBundle{quotes: []bundledQuote{{b.Attest, b.Signature}}, key: key, values: b.Values}

@@ -262,7 +262,7 @@ func (r *verdictReport) success() string {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
 		}
 		if l.copy != nil && l.copy.Ahead > 0 {
-			s += fmt.Sprintf("; the last %s of %s are not in %s, and nothing vouches for them", count(l.copy.Ahead, "event", "events"), r.Logs[l.log].Path, l.copy.Of)
+			s += fmt.Sprintf("; %s has no copy of %s at the end of %s, so nothing vouches for that part", l.copy.Of, count(l.copy.Ahead, "event", "events"), r.Logs[l.log].Path)
 		}
 	}
 	if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg != rtmr.SHA1 }) {
