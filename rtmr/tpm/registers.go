@@ -66,20 +66,21 @@ func (d *Device) read(ctx context.Context, want []rtmr.Selected) (rtmr.Values, e
 // whether it counted no change between them.
 func readOnce(c call, want []rtmr.Selected) (values rtmr.Values, together bool, err error) {
 	values, together = make(rtmr.Values), true
-	want = slices.Clone(want)
 	var count uint32
 	for first := true; len(want) > 0; first = false {
-		r, err := tpm2.PCRRead{PCRSelectionIn: pcrSelection(want[:batch(want)])}.Execute(c)
+		asked := slices.Clone(want[:batch(want)])
+		r, err := tpm2.PCRRead{PCRSelectionIn: pcrSelection(asked)}.Execute(c)
 		if err != nil {
 			return nil, false, err
 		}
-		before := len(want)
-		if want, err = take(values, want, r); err != nil {
+		left, err := take(values, asked, r)
+		if err != nil {
 			return nil, false, err
 		}
-		if len(want) == before {
-			return nil, false, fmt.Errorf("%w: the TPM gives no value of %s", rtmr.ErrShort, want[0])
+		if len(left) == len(asked) {
+			return nil, false, fmt.Errorf("%w: the TPM gives no value of %s", rtmr.ErrShort, asked[0])
 		}
+		want = append(left, want[len(asked):]...)
 		together = together && (first || r.PCRUpdateCounter == count)
 		count = r.PCRUpdateCounter
 	}
@@ -131,15 +132,16 @@ func selected(list tpm2.TPMLPCRSelection) (all []rtmr.Selected) {
 	return all
 }
 
-// take adds an answer's values, and returns what is still wanted. A TPM may give
+// take adds an answer's values, and returns what it lacks. A TPM may give
 // less than was asked for, and says what (Part 3, "TPM2_PCR_Read").
-func take(values rtmr.Values, want []rtmr.Selected, r *tpm2.PCRReadResponse) ([]rtmr.Selected, error) {
+func take(values rtmr.Values, asked []rtmr.Selected, r *tpm2.PCRReadResponse) ([]rtmr.Selected, error) {
 	given := selected(r.PCRSelectionOut)
+	left := slices.Clone(asked)
 	if len(given) != len(r.PCRValues.Digests) {
 		return nil, fmt.Errorf("the TPM's answer has %d values, and selects %d", len(r.PCRValues.Digests), len(given))
 	}
 	for i, s := range given {
-		at := slices.Index(want, s)
+		at := slices.Index(left, s)
 		if at < 0 {
 			return nil, fmt.Errorf("the TPM's answer has %s, which was not asked for", s)
 		}
@@ -150,9 +152,9 @@ func take(values rtmr.Values, want []rtmr.Selected, r *tpm2.PCRReadResponse) ([]
 			return nil, fmt.Errorf("the TPM's answer has %s of %d bytes, expected %d", s, len(value), size)
 		}
 		values.Set(s.Alg, s.Register, value)
-		want = slices.Delete(want, at, at+1)
+		left = slices.Delete(left, at, at+1)
 	}
-	return want, nil
+	return left, nil
 }
 
 // Extend is rtmr.Device's, by one TPM2_PCR_Extend, and one TPM2_PCR_Read before.

@@ -116,6 +116,9 @@ func allocation(c call) ([]tpm2.TPMSPCRSelection, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(list.PCRSelections); n > most {
+		return nil, fmt.Errorf("the TPM lists %d banks, expected %d at most", n, most)
+	}
 	return list.PCRSelections, nil
 }
 
