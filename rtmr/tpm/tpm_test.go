@@ -6,6 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -123,8 +126,8 @@ func TestPrimaryKey(t *testing.T) {
 	}
 }
 
-// TestQuote has quotes verified by package quote, go-attestation and
-// tpm2_checkquote, with the values that came with them.
+// TestQuote has quotes verified by package quote and go-attestation, with the
+// values that came with them.
 func TestQuote(t *testing.T) {
 	d := openSwtpm(t, "sha1", "sha256", "sha384")
 	if err := d.Extend(ctx, pcr10, hashes(d.Describe().Registers[10], "x")); err != nil {
@@ -205,6 +208,92 @@ func verify(t *testing.T, q *tpm.Quote, nonce []byte) {
 	}
 	if err := ak.Verify(attest.Quote{Quote: q.Attest, Signature: q.Signature}, pcrs, nonce); err != nil {
 		t.Errorf("go-attestation: %v", err)
+	}
+}
+
+// TestCheckquote: tpm2_checkquote verifies a quote of several banks, and refuses it
+// with another nonce.
+func TestCheckquote(t *testing.T) {
+	checkquote, err := exec.LookPath("tpm2_checkquote")
+	if err != nil {
+		t.Skip("tpm2_checkquote is not installed (Debian package tpm2-tools)")
+	}
+	d := openSwtpm(t, "sha1", "sha256", "sha384")
+	for _, kind := range []tpm.KeyType{tpm.ECC, tpm.RSA} {
+		k, err := d.PrimaryKey(ctx, kind, tpm.Endorsement)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := d.Quote(ctx, k, []byte{1, 2, 3}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		save := func(name string, data []byte) string {
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return path
+		}
+		args := []string{"-m", save("attest", q.Attest), "-s", save("signature", q.Signature), "-u", save("key", q.Key), "-g", "sha256"}
+		if out, err := exec.Command(checkquote, append(args, "-q", "010203")...).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if err := exec.Command(checkquote, append(args, "-q", "010204")...).Run(); err == nil {
+			t.Error("it verifies another nonce")
+		}
+	}
+}
+
+// TestPersistentKey: a key that the TPM keeps stays there; one that decrypts is
+// no attestation key.
+func TestPersistentKey(t *testing.T) {
+	const handle, endorsing = 0x81000010, 0x81010001
+	s := startSwtpm(t, "sha256")
+	d, err := tpm.New(s, "a socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(transient tpm2.TPMHandle, name tpm2.TPM2BName, persistent tpm2.TPMHandle) {
+		evict := tpm2.EvictControl{Auth: tpm2.TPMRHOwner, ObjectHandle: tpm2.NamedHandle{Handle: transient, Name: name}, PersistentHandle: persistent}
+		if _, err := evict.Execute(s); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (tpm2.FlushContext{FlushHandle: transient}).Execute(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCEKTemplate)}.Execute(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep(ek.ObjectHandle, ek.Name, endorsing)
+	made, err := d.PrimaryKey(ctx, tpm.ECC, tpm.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep(0x80000000, tpm2.TPM2BName{Buffer: made.Name()}, handle) // the first that a TPM loads
+
+	if _, err := d.PersistentKey(ctx, endorsing); !errors.Is(err, rtmr.ErrNotSupported) {
+		t.Errorf("an endorsement key: %v, expected ErrNotSupported", err)
+	}
+	for range 2 {
+		k, err := d.PersistentKey(ctx, handle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(k.Public(), made.Public()) || !bytes.Equal(k.Name(), made.Name()) {
+			t.Error("it is another key")
+		}
+		q, err := d.Quote(ctx, k, []byte("nonce"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		verify(t, q, []byte("nonce"))
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
