@@ -20,6 +20,6 @@
 // programs can write one that writes to the map; a guard against root is not
 // this package's part.
 //
-// Only Linux has what it needs: at least 5.17, CONFIG_BPF_SYSCALL and a mounted
+// Only Linux has what it needs: at least 5.14, CONFIG_BPF_SYSCALL and a mounted
 // BPF file system. On other systems the package is empty.
 package bpf

@@ -31,7 +31,6 @@ func (e *LayoutError) Unwrap() error { return e.Err }
 var needs = []kernel.Need{
 	kernel.Type("BPF programs of type SYSCALL (Linux 5.14)", ebpf.Syscall),
 	{Feature: "atomic BPF instructions (Linux 5.12)", Probe: haveFetchAdd},
-	kernel.Helper("bpf_loop (Linux 5.17)", ebpf.Syscall, asm.FnLoop),
 	kernel.Helper("bpf_copy_from_user (Linux 5.10, CONFIG_BPF_EVENTS)", ebpf.Syscall, asm.FnCopyFromUser),
 	kernel.Helper("bpf_ktime_get_boot_ns (Linux 5.8)", ebpf.Syscall, asm.FnKtimeGetBootNs),
 }

@@ -3,9 +3,6 @@
 package bpf_test
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,32 +12,26 @@ import (
 // The tests of this package that need a kernel, on the kernels that Debian has,
 // and under the lockdown that Secure Boot brings.
 func TestLab(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "bpf.test")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, m := range []lab.Machine{
 		{Kernel: "6.1", Firmware: lab.SeaBIOS},
 		{Kernel: "6.12", Firmware: lab.SeaBIOS},
 		{Kernel: "7.3", Firmware: lab.SeaBIOS},
-		{Kernel: "7.3", Firmware: lab.SecureBoot},
+		{Kernel: "7.3", Firmware: lab.SecureBoot}, // lockdown=integrity
+		{Kernel: "7.3", Firmware: lab.SeaBIOS, Append: "lockdown=confidentiality"},
+		{Kernel: "6.1-s390x"}, // big-endian, and without a JIT
 	} {
-		name := m.Kernel
+		name, lockdown := m.Kernel, "[none]"
 		if m.Firmware == lab.SecureBoot {
-			name += "-secure-boot"
+			name, lockdown = name+"-secure-boot", "[integrity]"
+		} else if m.Append != "" {
+			name, lockdown = name+"-confidentiality", "[confidentiality]"
 		}
 		t.Run(name, func(t *testing.T) {
 			m.TPM = lab.NoTPM
-			m.Files = map[string][]byte{"/bpf.test": content}
+			m.Files = map[string][]byte{"/bpf.test": lab.BuildTest(t, "./bpf", m.Kernel)}
 			g := m.Start(t)
-			if m.Firmware == lab.SecureBoot && !strings.Contains(string(g.Get("/sys/kernel/security/lockdown")), "[integrity]") {
-				t.Error("this kernel is not locked down")
+			if got := string(g.Get("/sys/kernel/security/lockdown")); !strings.Contains(got, lockdown) {
+				t.Errorf("lockdown is %s, want %s", got, lockdown)
 			}
 			r := g.Exec(lab.Command{Args: []string{"/bpf.test", "-test.v", "-test.skip", "TestLab|TestGenerated"}})
 			out := string(r.Stdout) + string(r.Stderr)

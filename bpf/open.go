@@ -68,23 +68,45 @@ func open(opts Options) (*Registers, error) {
 	if err != nil {
 		return nil, err
 	}
-	pins := filepath.Join(opts.Path, pinFolder)
+	folder := filepath.Join(opts.Path, pinFolder)
 	if opts.ReadOnly {
-		return reuse(pins, spec, true)
+		m, err := pinnedMaps(folder, spec)
+		if err != nil {
+			return nil, err
+		}
+		defer m.layout.Close()
+		return &Registers{state: m.state, description: describe(folder, false)}, nil
 	}
 	unlock, err := lockFolder(opts)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if _, err := os.Lstat(pins); errors.Is(err, fs.ErrNotExist) {
-		if err := create(opts, spec); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
+	_, err = os.Lstat(folder)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
 		return nil, err
 	}
-	return reuse(pins, spec, false)
+	var m *maps
+	if fresh {
+		m, err = newMaps(spec)
+	} else {
+		m, err = pinnedMaps(folder, spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer m.layout.Close()
+	r, err := m.load(spec, folder)
+	if err != nil {
+		return nil, errors.Join(err, m.state.Close())
+	}
+	if fresh {
+		if err := m.pin(opts); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	return r, nil
 }
 
 // lockFolder makes opts.Path and holds its lock, so that one process at a time
@@ -139,49 +161,79 @@ func flock(f *os.File) error {
 	}
 }
 
-// create makes the maps, with the registers at their reset values, and pins them.
-// It loads the program too, to have pinned nothing where that fails. The caller
-// holds the folder's lock.
-func create(opts Options, spec *ebpf.CollectionSpec) error {
+// maps are the registers, and the version of their layout.
+type maps struct{ state, layout *ebpf.Map }
+
+func (m *maps) close() { m.state.Close(); m.layout.Close() }
+
+// newMaps makes registers at their reset values, and freezes them.
+func newMaps(spec *ebpf.CollectionSpec) (*maps, error) {
 	state := resetState()
 	spec = spec.Copy()
+	spec.Programs = nil
 	spec.Maps["registers"].Contents = []ebpf.MapKV{{Key: uint32(0), Value: &state}}
 	spec.Maps["layout"].Contents = []ebpf.MapKV{{Key: uint32(0), Value: uint32(layoutVersion)}}
-
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
-		return explain(err)
+		return nil, explain(err)
 	}
-	defer coll.Close()
-	for _, name := range []string{"registers", "layout"} {
-		if err := coll.Maps[name].Freeze(); err != nil {
-			return explain(fmt.Errorf("freeze the map %s: %w", name, err))
+	m := &maps{coll.DetachMap("registers"), coll.DetachMap("layout")}
+	coll.Close()
+	if err := m.freeze(state); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// freeze denies all of user space to write to the maps. Until then, root could
+// have found them by their numbers.
+func (m *maps) freeze(state registersState) error {
+	for _, m := range []*ebpf.Map{m.state, m.layout} {
+		if err := m.Freeze(); err != nil {
+			return explain(fmt.Errorf("freeze %s: %w", m, err))
 		}
 	}
-	// Until it was frozen, root could have found the map by its number.
 	var frozen registersState
-	if err := coll.Maps["registers"].Lookup(uint32(0), &frozen); err != nil {
+	if err := m.state.Lookup(uint32(0), &frozen); err != nil {
 		return explain(err)
 	}
 	if frozen != state {
 		return errors.New("new registers were changed before they were frozen")
 	}
+	return nil
+}
 
+// load loads the program that extends the maps. One that is pinned beside them
+// would have to be believed.
+func (m *maps) load(spec *ebpf.CollectionSpec, folder string) (*Registers, error) {
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: map[string]*ebpf.Map{"registers": m.state, "layout": m.layout},
+	})
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer coll.Close()
+	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true)}, nil
+}
+
+// pin makes the pins appear, all at once. The caller holds the folder's lock.
+func (m *maps) pin(opts Options) error {
 	folder := filepath.Join(opts.Path, newFolder)
 	if err := os.RemoveAll(folder); err != nil { // of a process that died here
 		return err
 	}
-	if err := pin(coll, folder, opts.Public); err != nil {
+	if err := m.pinIn(folder, opts.Public); err != nil {
 		return errors.Join(explain(err), os.RemoveAll(folder))
 	}
 	return os.Rename(folder, filepath.Join(opts.Path, pinFolder))
 }
 
-func pin(coll *ebpf.Collection, folder string, public bool) error {
+func (m *maps) pinIn(folder string, public bool) error {
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return err
 	}
-	for name, m := range map[string]*ebpf.Map{pinState: coll.Maps["registers"], pinLayout: coll.Maps["layout"]} {
+	for name, m := range map[string]*ebpf.Map{pinState: m.state, pinLayout: m.layout} {
 		if err := m.Pin(filepath.Join(folder, name)); err != nil {
 			return err
 		}
@@ -197,40 +249,23 @@ func pin(coll *ebpf.Collection, folder string, public bool) error {
 	return nil
 }
 
-// reuse opens what is pinned in the folder.
-func reuse(folder string, spec *ebpf.CollectionSpec, readOnly bool) (_ *Registers, err error) {
+// pinnedMaps opens what is pinned in the folder.
+func pinnedMaps(folder string, spec *ebpf.CollectionSpec) (*maps, error) {
 	layout, err := loadMap(filepath.Join(folder, pinLayout))
 	if err != nil {
 		return nil, err
 	}
-	defer layout.Close()
 	state, err := loadMap(filepath.Join(folder, pinState))
 	if err != nil {
+		layout.Close()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			state.Close()
-		}
-	}()
+	m := &maps{state, layout}
 	if err := checkLayout(layout, state, spec); err != nil {
+		m.close()
 		return nil, &LayoutError{folder, err}
 	}
-
-	r := &Registers{state: state, description: describe(folder, !readOnly)}
-	if readOnly {
-		return r, nil
-	}
-	// The program is loaded anew: one that is pinned would have to be believed.
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: map[string]*ebpf.Map{"registers": state, "layout": layout},
-	})
-	if err != nil {
-		return nil, explain(err)
-	}
-	defer coll.Close()
-	r.extend = coll.DetachProgram("extend")
-	return r, nil
+	return m, nil
 }
 
 // loadMap opens a pinned map for reading; a frozen map cannot be opened for more.

@@ -33,25 +33,29 @@ struct {
 	__type(value, __u32);
 } layout SEC(".maps");
 
+/* The most entries of a call, which nothing interrupts. */
+#define MAX_ENTRIES 1024
+
 /*
- * How often a batch's extends may find that another extender was faster, before
+ * How often a call's extends may find that another extender was faster, before
  * the caller hears of it and goes on with the rest.
  */
 #define RETRIES 1024
 
-/* The most entries of a call, which nothing interrupts. */
-#define MAX_ENTRIES 65536
-
 struct batch {
-	struct entry *entries; /* in user space */
+	__u64 entries; /* address of count struct entry in user space */
 	__u32 count;
 	__u32 done;
 	__s32 error;
+	__u32 unused;
 	struct entry e; /* the one at hand; its digests become the new values */
 };
 
 /*
  * extend_next - extend one register in all banks
+ *
+ * Returns 1 when there is nothing more to do, else 0. A global function, which
+ * the verifier looks at once and not in every turn of the loop that calls it.
  *
  * The new values are made from old ones that may change meanwhile, and are
  * published only if the sequence is still what it was before: so no lock is
@@ -60,18 +64,21 @@ struct batch {
  * stores between the two changes of the sequence. The atomic operations return
  * a value, which makes them full barriers on every architecture.
  */
-static long extend_next(__u32 i, struct batch *b)
+__noinline int extend_next(struct batch *b)
 {
 	__u32 zero = 0;
 	struct state *s;
-	struct entry *e = &b->e;
+	struct entry *e;
 	struct reg *r;
 	__u64 sequence, now;
 	__u32 n;
 
+	if (!b)
+		return 1;
 	if (b->done >= b->count)
 		return 1;
-	if (bpf_copy_from_user(e, sizeof(*e), b->entries + b->done)) {
+	e = &b->e;
+	if (bpf_copy_from_user(e, sizeof(*e), (void *)(b->entries + b->done * sizeof(*e)))) {
 		b->error = -EFAULT;
 		return 1;
 	}
@@ -111,7 +118,8 @@ static long extend_next(__u32 i, struct batch *b)
 /*
  * extend - extend registers by a batch of digests, in order
  *
- * Run by BPF_PROG_TEST_RUN (type SYSCALL, Linux 5.14; bpf_loop, Linux 5.17).
+ * Run by BPF_PROG_TEST_RUN (type SYSCALL, Linux 5.14). There is no bpf_loop in
+ * it: a callback takes a JIT, which Debian's kernel for s390x does not have.
  * Returns 0, or the error that stopped it: -E2BIG for too many entries, -EFAULT,
  * -EINVAL for a register that does not exist, -EAGAIN if others were faster too
  * often. Entries before ctx->done were extended, the others were not.
@@ -120,14 +128,16 @@ SEC("syscall")
 int extend(struct call *ctx)
 {
 	struct batch b = {
-		.entries = (struct entry *)ctx->entries,
+		.entries = ctx->entries,
 		.count = ctx->count,
 	};
 
 	ctx->done = 0;
 	if (b.count > MAX_ENTRIES)
 		return -E2BIG;
-	bpf_loop(b.count + RETRIES, extend_next, &b, 0);
+	for (int i = 0; i < MAX_ENTRIES + RETRIES; i++)
+		if (extend_next(&b))
+			break;
 	ctx->done = b.done;
 	if (b.error)
 		return b.error;

@@ -93,7 +93,7 @@ menuentry lab {
 	linux /vmlinuz %s
 	initrd /initramfs
 }
-`, g.machine.cmdline())
+`, g.machine.cmdline(g.parts))
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return "", err
 	}
@@ -123,7 +123,7 @@ func (g *Guest) makeUKIDisk() (image string, err error) {
 	}
 	uki, err := addSections(stub, []section{
 		{".osrel", []byte("ID=lab\nVERSION_ID=1\n")},
-		{".cmdline", []byte(g.machine.cmdline())},
+		{".cmdline", []byte(g.machine.cmdline(g.parts))},
 		{".uname", []byte(g.parts.kernel.Release)},
 		{".initrd", initramfs},
 		{".linux", kernel},

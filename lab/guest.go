@@ -289,7 +289,7 @@ func (g *Guest) BootFiles() (kernel, initramfs []byte, cmdline string) {
 	if err != nil {
 		g.t.Fatalf("lab: %v", err)
 	}
-	return kernel, initramfs, g.machine.cmdline()
+	return kernel, initramfs, g.machine.cmdline(g.parts)
 }
 
 // cleanup ends what runs, and shows the console if the test failed.

@@ -13,8 +13,8 @@ import (
 // ownModules are what the root disk and the port take. crc32c is a softdep of
 // ext4, which the kernel has by itself from 6.14 or so.
 var (
-	ownModules      = []string{"virtio_pci", "virtio_blk", "virtio_console", "ext4"}
-	optionalModules = []string{"crc32c_generic", "crc32c_intel", "configfs"}
+	ownModules      = []string{"virtio_blk", "virtio_console", "ext4"}
+	optionalModules = []string{"virtio_pci", "virtio_ccw", "crc32c_generic", "crc32c_intel", "configfs"}
 )
 
 // initramfs makes the first file system: init, the modules, the policy.
@@ -64,6 +64,9 @@ func (m *Machine) modules(k *setup.Kernel) ([]setup.Module, error) {
 		if _, err := k.Modules(name); err == nil {
 			names = append(names, name)
 		}
+	}
+	if m.TSM {
+		names = append(names, "tsm_report") // which labtsm calls
 	}
 	return k.Modules(append(append(names, ownModules...), m.Modules...)...)
 }

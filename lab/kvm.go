@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,9 @@ var kvm struct {
 // else by emulation. A device /dev/kvm says little, so a guest is booted with it
 // once; the answer is kept until the host boots again.
 func accelerator(p *parts) ([]string, error) {
+	if p.kernel.Arch != runtime.GOARCH {
+		return emulated, nil
+	}
 	kvm.Lock()
 	defer kvm.Unlock()
 	if !kvm.asked {
@@ -91,7 +95,7 @@ func tryKVM(dir string, p *parts) bool {
 	console := newConsole()
 	args := append([]string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none",
 		"-m", "512", "-smp", "2", "-M", "q35", "-serial", "stdio",
-		"-kernel", p.kernel.Image, "-initrd", file, "-append", m.cmdline()}, virtual...)
+		"-kernel", p.kernel.Image, "-initrd", file, "-append", m.cmdline(p)}, virtual...)
 	guest, err := startProcess(console, qemu, args...)
 	if err != nil {
 		return false

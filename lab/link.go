@@ -48,7 +48,7 @@ func (g *Guest) listen() (args []string, err error) {
 	if g.listener, err = net.Listen("unix", socket); err != nil {
 		return nil, err
 	}
-	return portDevice(socket), nil
+	return portDevice(g.parts.architecture().bus, socket), nil
 }
 
 // meet waits until a guest says hello, for the machine's BootTime.

@@ -17,7 +17,10 @@ import (
 // setup.Series, OVMF, a TPM with a CRB interface and the banks SHA-1, SHA-256 and
 // SHA-384, no IMA policy, one processor and 1 GiB.
 type Machine struct {
-	Kernel   string // a series of Debian's kernels, "6.1", "6.12", "7.3"; "7.3-lab" is built from source
+	// Kernel is a series of Debian's kernels, "6.1", "6.12", "7.3"; "7.3-lab" is
+	// built from source. "6.1-s390x" is an IBM Z machine's: big-endian, without
+	// the firmware and the TPM.
+	Kernel   string
 	Firmware Firmware
 	NewOVMF  bool // the newest OVMF that Debian has, not the host's
 
@@ -30,8 +33,8 @@ type Machine struct {
 	Hash     string // ima_hash=
 
 	Modules []string // kernel modules that init loads, beside what it needs itself
-	// TSM loads the module labtsm, which stands in for TDX's registers: see
-	// lab/labtsm. It takes a kernel 7 and no Secure Boot.
+	// TSM loads the module labtsm, which stands in for TDX's driver: registers,
+	// TDREPORTs and quotes. See lab/labtsm. It takes a kernel 7 and no Secure Boot.
 	TSM       bool
 	TSMParams string // "rtmrs=6 fail=4"
 	// Files are put into the root disk, by absolute path. Those that begin as a
@@ -156,6 +159,7 @@ type parts struct {
 	kernel  *setup.Kernel
 	loaders *setup.Loaders // nil where none is needed
 	ovmf    string         // the root below which OVMF lies
+	busybox string         // its path
 	init    []byte
 	labtpm  []byte
 	labtsm  []byte // nil where it is not asked for
@@ -180,10 +184,14 @@ func (m *Machine) find() (*parts, error) {
 			return nil, err
 		}
 	}
-	if p.init, err = build("./lab/guest/init"); err != nil {
+	if p.busybox, err = setup.Busybox(kernel.Arch); err != nil {
 		return nil, err
 	}
-	if p.labtpm, err = build("./lab/guest/labtpm"); err != nil {
+	init, labtpm := program{pkg: "./lab/guest/init", arch: kernel.Arch}, program{pkg: "./lab/guest/labtpm", arch: kernel.Arch}
+	if p.init, err = init.build(); err != nil {
+		return nil, err
+	}
+	if p.labtpm, err = labtpm.build(); err != nil {
 		return nil, err
 	}
 	if m.TSM {
@@ -200,8 +208,8 @@ func (m *Machine) find() (*parts, error) {
 
 // cmdline returns the kernel's command line. The kernel restarts after a panic,
 // and QEMU then ends.
-func (m *Machine) cmdline() string {
-	args := []string{"console=ttyS0", "panic=-1"}
+func (m *Machine) cmdline(p *parts) string {
+	args := []string{"console=" + p.architecture().console, "panic=-1"}
 	if m.Hash != "" {
 		args = append(args, "ima_hash="+m.Hash)
 	}

@@ -21,6 +21,20 @@ const (
 	ovmfSecureVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
 )
 
+// architecture is what QEMU calls a machine's parts.
+type architecture struct {
+	qemu, machine string
+	bus           string // of its virtio devices
+	console       string // as the kernel calls it
+}
+
+var architectures = map[string]architecture{
+	setup.AMD64: {"qemu-system-x86_64", "q35", "pci", "ttyS0"},
+	setup.S390X: {"qemu-system-s390x", "s390-ccw-virtio", "ccw", "ttysclp0"},
+}
+
+func (p *parts) architecture() architecture { return architectures[p.kernel.Arch] }
+
 // boot makes the machine's files in its folder, starts it, and waits until its
 // init answers.
 func (g *Guest) boot() error {
@@ -43,13 +57,13 @@ func (g *Guest) boot() error {
 		return err
 	}
 	args = append(args, accelerator...)
-	args = append(args, drive("root", file("root.img"))...)
+	args = append(args, g.drive("root", file("root.img"))...)
 	firmware, err := g.firmware()
 	if err != nil {
 		return err
 	}
 	args = append(args, firmware...)
-	if m.TPM != NoTPM {
+	if m.TPM != NoTPM && g.parts.kernel.Arch == setup.AMD64 {
 		tpm, err := g.plugTPM()
 		if err != nil {
 			return err
@@ -63,8 +77,8 @@ func (g *Guest) boot() error {
 	return g.start(append(args, port...))
 }
 
-func drive(id, image string, more ...string) []string {
-	device := "virtio-blk-pci,drive=" + id
+func (g *Guest) drive(id, image string, more ...string) []string {
+	device := "virtio-blk-" + g.parts.architecture().bus + ",drive=" + id
 	for _, m := range more {
 		device += "," + m
 	}
@@ -74,20 +88,24 @@ func drive(id, image string, more ...string) []string {
 // firmware returns what starts the machine, and what brings its kernel.
 func (g *Guest) firmware() ([]string, error) {
 	m := &g.machine
-	direct := []string{"-kernel", g.parts.kernel.Image, "-initrd", filepath.Join(g.dir, "initramfs"), "-append", m.cmdline()}
+	machine := g.parts.architecture().machine
+	direct := []string{"-M", machine, "-kernel", g.parts.kernel.Image, "-initrd", filepath.Join(g.dir, "initramfs"), "-append", m.cmdline(g.parts)}
+	if g.parts.kernel.Arch != setup.AMD64 {
+		return direct, nil
+	}
 	switch m.Firmware {
 	case SeaBIOS:
-		return append(direct, "-M", "q35"), nil
+		return direct, nil
 	case OVMF:
 		flash, err := g.flash(ovmfCode, ovmfVars)
-		return append(append(direct, "-M", "q35"), flash...), err
+		return append(direct, flash...), err
 	case UKI:
 		flash, err := g.flash(ovmfCode, ovmfVars)
 		if err != nil {
 			return nil, err
 		}
 		image, err := g.makeUKIDisk()
-		return append(append(flash, "-M", "q35"), drive("esp", image, "bootindex=0")...), err
+		return append(append(flash, "-M", "q35"), g.drive("esp", image, "bootindex=0")...), err
 	case SecureBoot:
 		flash, err := g.flash(ovmfSecureCode, ovmfSecureVars)
 		if err != nil {
@@ -95,7 +113,7 @@ func (g *Guest) firmware() ([]string, error) {
 		}
 		image, err := g.makeGRUBDisk()
 		flash = append(flash, "-M", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on")
-		return append(flash, drive("esp", image, "bootindex=0")...), err
+		return append(flash, g.drive("esp", image, "bootindex=0")...), err
 	}
 	return nil, fmt.Errorf("firmware %d is not known", m.Firmware)
 }
@@ -141,7 +159,7 @@ func (g *Guest) plugTPM() ([]string, error) {
 
 // start starts QEMU, and returns when the guest has said hello.
 func (g *Guest) start(args []string) error {
-	qemu, err := setup.Program("qemu-system-x86_64")
+	qemu, err := setup.Program(g.parts.architecture().qemu)
 	if err != nil {
 		return err
 	}
@@ -153,9 +171,9 @@ func (g *Guest) start(args []string) error {
 }
 
 // portDevice is the virtio-serial port that the guest's init looks for.
-func portDevice(socket string) []string {
+func portDevice(bus, socket string) []string {
 	return []string{
-		"-device", "virtio-serial-pci",
+		"-device", "virtio-serial-" + bus,
 		"-chardev", "socket,id=lab,path=" + socket,
 		"-device", "virtserialport,chardev=lab,name=" + wire.Port,
 	}

@@ -69,11 +69,7 @@ func (m *Machine) makeRootDisk(image string, p *parts) error {
 
 // addPrograms adds busybox under each of its names, and labtpm.
 func addPrograms(root string, put func(string, []byte) error, p *parts) error {
-	path, err := setup.Program("/bin/busybox")
-	if err != nil {
-		return err
-	}
-	busybox, err := os.ReadFile(path)
+	busybox, err := os.ReadFile(p.busybox)
 	if err != nil {
 		return err
 	}
@@ -83,7 +79,11 @@ func addPrograms(root string, put func(string, []byte) error, p *parts) error {
 	if err := put("/lab/bin/labtpm", p.labtpm); err != nil {
 		return err
 	}
-	applets, err := exec.Command(path, "--list").Output()
+	own, err := setup.Program("/bin/busybox") // which can be run here
+	if err != nil {
+		return err
+	}
+	applets, err := exec.Command(own, "--list").Output()
 	if err != nil {
 		return fmt.Errorf("busybox: %w", err)
 	}

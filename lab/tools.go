@@ -9,30 +9,49 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"tallystick/lab/setup"
 )
 
 // Build builds a program of this module for the guest, static, and returns it.
 // The package is named as for go build, from the module's root: "./cmd/tally".
 func Build(t T, pkg string) []byte {
 	t.Helper()
-	program, err := build(pkg)
+	return mustBuild(t, program{pkg: pkg, arch: setup.AMD64})
+}
+
+// BuildTest builds the test program of a package, for guests with that kernel.
+func BuildTest(t T, pkg, kernel string) []byte {
+	t.Helper()
+	return mustBuild(t, program{pkg: pkg, arch: setup.Arch(kernel), test: true})
+}
+
+func mustBuild(t T, p program) []byte {
+	t.Helper()
+	content, err := p.build()
 	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
-	return program
+	return content
+}
+
+// program is one that runs in a guest.
+type program struct {
+	pkg, arch string
+	test      bool // the package's tests
 }
 
 // built are the programs that this process has built.
 var built = struct {
 	sync.Mutex
-	programs map[string][]byte
-}{programs: map[string][]byte{}}
+	programs map[program][]byte
+}{programs: map[program][]byte{}}
 
-func build(pkg string) ([]byte, error) {
+func (p program) build() ([]byte, error) {
 	built.Lock()
 	defer built.Unlock()
-	if program, ok := built.programs[pkg]; ok {
-		return program, nil
+	if content, ok := built.programs[p]; ok {
+		return content, nil
 	}
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -44,15 +63,19 @@ func build(pkg string) ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "program")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	args := []string{"build"}
+	if p.test {
+		args = []string{"test", "-c"}
+	}
+	cmd := exec.Command("go", append(args, "-trimpath", "-ldflags=-s -w", "-o", out, p.pkg)...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+p.arch)
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build %s: %w: %s", pkg, err, text)
+		return nil, fmt.Errorf("go %s %s: %w: %s", args[0], p.pkg, err, text)
 	}
-	program, err := os.ReadFile(out)
+	content, err := os.ReadFile(out)
 	if err == nil {
-		built.programs[pkg] = program
+		built.programs[p] = content
 	}
-	return program, err
+	return content, err
 }

@@ -194,7 +194,7 @@ func openHCL(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := opts.only("an HCL report", "hardware", "collateral", "tdx-roots"); err != nil {
+	if err := opts.only("an HCL report", "hardware", "collateral", "tdx-roots", "snp-roots"); err != nil {
 		return nil, err
 	}
 	q, err := p.quote(opts)

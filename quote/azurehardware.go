@@ -17,7 +17,7 @@ func openHardware(p *HCLReport, opts *Options) (*Quote, error) {
 		return openHCLTDReport(p.Report, opts)
 	}
 	inner := opts.inner()
-	if err := inner.only("an SEV-SNP report", "hardware"); err != nil {
+	if err := inner.only("an SEV-SNP report", "hardware", "snp-roots"); err != nil {
 		return nil, err
 	}
 	q, _, err := snpQuote(p.Report, &inner)

@@ -4,7 +4,7 @@ package quote
 // for its key: the hardware signed a report over the key, the key signed the
 // PCRs.
 func openAzure(attest []byte, opts *Options) (*Quote, error) {
-	if err := opts.only("an Azure vTPM's quote", "signature", "key", "hcl", "hardware", "collateral", "tdx-roots"); err != nil {
+	if err := opts.only("an Azure vTPM's quote", "signature", "key", "hcl", "hardware", "collateral", "tdx-roots", "snp-roots"); err != nil {
 		return nil, err
 	}
 	public, hcl, err := hclKey(opts)

@@ -51,7 +51,7 @@ func openGoTPMTools(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := opts.only("a go-tpm-tools attestation", "key", "ek-cert", "ek-roots", "activation", "hardware", "collateral", "tdx-roots"); err != nil {
+	if err := opts.only("a go-tpm-tools attestation", "key", "ek-cert", "ek-roots", "activation", "hardware", "collateral", "tdx-roots", "snp-roots"); err != nil {
 		return nil, err
 	}
 	b, err := bundleOf(a)

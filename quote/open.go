@@ -46,6 +46,7 @@ func Open(data []byte, opts Options) (*Quote, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name, err)
 		}
+		q.acceptsSelfAsserted = opts.AcceptSelfAsserted
 		if opts.SkipSignature {
 			q.skip()
 		}

@@ -17,8 +17,8 @@ import (
 func TestUnusedOptions(t *testing.T) {
 	given := map[string]quote.Options{
 		"signature": {Signature: []byte{1}}, "key": {Key: []byte{1}}, "ek-cert": {EKCert: []byte{1}}, "ek-roots": {EKRoots: []byte{1}},
-		"activation": {Activation: []byte{1}}, "hcl": {HCL: []byte{1}}, "hardware": {Hardware: []byte{1}},
-		"collateral": {Collateral: fstest.MapFS{}}, "tdx-roots": {TDXRoots: []byte{1}},
+		"activation": {Activation: []byte{1}}, "hcl": {HCL: []byte{1}}, "hardware": {Hardware: []byte{1}}, "report": {Report: []byte{1}},
+		"collateral": {Collateral: fstest.MapFS{}}, "tdx-roots": {TDXRoots: []byte{1}}, "snp-roots": {SNPRoots: []byte{1}},
 	}
 	key := software(t, ecc256)
 	tdreport := make([]byte, quote.TDReportSize)
@@ -29,9 +29,10 @@ func TestUnusedOptions(t *testing.T) {
 	}{
 		"TD quote":                  {realQuotes(t)[0].data, "collateral tdx-roots"},
 		"TDREPORT":                  {tdreport, ""},
-		"SNP report":                {testdata.AttestationBytes, "hardware"},
+		"SNP report":                {testdata.AttestationBytes, "hardware snp-roots"},
 		"values":                    {[]byte(`{"sha1":{"pcr1":"` + strings.Repeat("00", 20) + `"}}`), ""},
 		"TPM's quote":               {key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256)), "signature key ek-cert ek-roots activation hcl"},
+		"software TPM's quote":      {softQuote(t).Attest, "signature key report"},
 		"go-attestation's JSON":     {newBundle(t).forms(t)["go-attestation"], "key ek-cert ek-roots activation"},
 		"go-tpm-tools' attestation": {newBundle(t).forms(t)["binarypb"], "key ek-cert ek-roots activation"},
 	} {

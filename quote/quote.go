@@ -34,6 +34,7 @@ const (
 	TDX      Kind = "tdx"      // a TD quote, signed by Intel's quoting enclave
 	TDReport Kind = "tdreport" // a TDREPORT, MACed for its own machine
 	TPM      Kind = "tpm"      // TPMS_ATTEST of type quote, with its signature
+	SoftTPM  Kind = "soft-tpm" // the same of a kernel's software TPM, alone or with the hardware's report beside it
 	Azure    Kind = "azure"    // Azure's HCL report, alone or with its vTPM's quote
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
@@ -55,8 +56,17 @@ type Quote struct {
 	Links    []Link // what vouches for it, in order: signature, chain, ..
 	Facts    []Fact // what else it says, for people, in the fields' own names
 	Logs     []Log  // that came in the same file
-	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does
+	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does, or that stands for it
 	Warnings []string
+
+	asked                    // of a hardware's report
+	acceptsSelfAsserted bool // Options.AcceptSelfAsserted
+}
+
+// asked is who asked the hardware for a report, and for what.
+type asked struct {
+	reportData rtmr.Hex // REPORT_DATA, 64 bytes
+	vmpl       uint32   // SNP's privilege level
 }
 
 // Link is one link of the chain from hardware to registers.
@@ -79,13 +89,14 @@ const (
 // Status is what came of checking a link.
 type Status string
 
-// The statuses. A quote with a Failed or Missing link is not trusted.
+// The statuses. A quote with a Failed, Missing or SelfAsserted link is not trusted.
 const (
-	Verified   Status = "verified"
-	Failed     Status = "failed"
-	Missing    Status = "missing"     // what the check needs is not there, and nothing holds without it
-	NotChecked Status = "not-checked" // nothing was given to check it with; the rest holds without
-	Skipped    Status = "skipped"     // Options.SkipSignature
+	Verified     Status = "verified"
+	Failed       Status = "failed"
+	Missing      Status = "missing"       // what the check needs is not there, and nothing holds without it
+	SelfAsserted Status = "self-asserted" // a software TPM's key that no hardware stands for
+	NotChecked   Status = "not-checked"   // nothing was given to check it with; the rest holds without
+	Skipped      Status = "skipped"       // Options.SkipSignature
 )
 
 // Fact is a field of the evidence, shown and not judged.
@@ -121,11 +132,22 @@ type Options struct {
 	// it: a VCEK or VLEK certificate, or a TD quote.
 	HCL, Hardware []byte
 
+	// Report is the hardware's, which stands for a software TPM's key and for the
+	// quote that is opened: an SEV-SNP report, whose certificate is in Hardware if
+	// not behind it, a TD quote, or a TDREPORT.
+	Report []byte
+	// AcceptSelfAsserted trusts a software TPM's quote without a report: its
+	// links stay SelfAsserted.
+	AcceptSelfAsserted bool
+
 	// Collateral holds Intel's TCB info, QE identity and revocation lists; what
 	// is not in it makes the link Missing.
 	Collateral fs.FS
 	// TDXRoots are trusted in place of Intel's root certificate (PEM).
 	TDXRoots []byte
+	// SNPRoots are trusted in place of AMD's certificates (PEM): the root, which
+	// is self-signed, and issuers on the way to it.
+	SNPRoots []byte
 
 	// Time is when certificates and collateral have to be valid; zero for now.
 	Time time.Time
@@ -135,9 +157,11 @@ type Options struct {
 }
 
 // Trusted reports whether no link is Failed or Missing, in the evidence or in
-// the report inside it.
+// the report inside it; nor SelfAsserted, unless Options accept that.
 func (q *Quote) Trusted() bool {
-	broken := slices.ContainsFunc(q.Links, func(l Link) bool { return l.Status == Failed || l.Status == Missing })
+	broken := slices.ContainsFunc(q.Links, func(l Link) bool {
+		return l.Status == Failed || l.Status == Missing || l.Status == SelfAsserted && !q.acceptsSelfAsserted
+	})
 	return !broken && (q.Inside == nil || q.Inside.Trusted())
 }
 
@@ -172,8 +196,8 @@ func (o *Options) only(evidence string, flags ...string) error {
 	}{
 		{"signature", len(o.Signature) > 0}, {"key", len(o.Key) > 0},
 		{"ek-cert", len(o.EKCert) > 0}, {"ek-roots", len(o.EKRoots) > 0}, {"activation", len(o.Activation) > 0},
-		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0},
-		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0},
+		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0}, {"report", len(o.Report) > 0},
+		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0}, {"snp-roots", len(o.SNPRoots) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {
 			return fmt.Errorf("--%s was given, and %s is not held against it", option.flag, evidence)
@@ -184,7 +208,10 @@ func (o *Options) only(evidence string, flags ...string) error {
 
 // inner returns the options for a hardware's quote that other evidence holds.
 func (o *Options) inner() Options {
-	return Options{Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, Time: o.Time, SkipSignature: o.SkipSignature}
+	return Options{
+		Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, SNPRoots: o.SNPRoots,
+		Time: o.Time, SkipSignature: o.SkipSignature,
+	}
 }
 
 func (o *Options) now() time.Time {

@@ -93,7 +93,7 @@ func ParseSNP(data []byte) (*SNPReport, error) {
 
 // openSNP opens bytes that isSNP recognised.
 func openSNP(data []byte, opts *Options) (*Quote, error) {
-	if err := opts.only("an SEV-SNP report", "hardware"); err != nil {
+	if err := opts.only("an SEV-SNP report", "hardware", "snp-roots"); err != nil {
 		return nil, err
 	}
 	q, p, err := snpQuote(data, opts)
@@ -118,8 +118,12 @@ func snpQuote(data []byte, opts *Options) (*Quote, *SNPReport, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	q := &Quote{Kind: SNP, Version: int(p.Version), Facts: p.facts()}
-	q.Links = []Link{p.signature(data, certs), p.chain(certs, opts.now()), p.policy()}
+	roots, err := trustedSNPRoots(opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	q := &Quote{Kind: SNP, Version: int(p.Version), Facts: p.facts(), asked: asked{p.ReportData, p.VMPL}}
+	q.Links = []Link{p.signature(data, certs), p.chain(certs, roots, opts.now()), p.policy()}
 	return q, p, nil
 }
 
@@ -164,9 +168,9 @@ func (p *SNPReport) signature(data []byte, certs []*x509.Certificate) Link {
 	return Link{Signature, Verified, "ECDSA P-384 by " + snpName(key)}
 }
 
-// chain checks that the certificate leads to AMD's root, and is of the chip and
-// the firmware that the report is of.
-func (p *SNPReport) chain(certs []*x509.Certificate, now time.Time) Link {
+// chain checks that the certificate leads to a root, and is of the chip and the
+// firmware that the report is of.
+func (p *SNPReport) chain(certs []*x509.Certificate, roots *snpRoots, now time.Time) Link {
 	if len(certs) == 0 {
 		return Link{Chain, Missing, "no certificate given"}
 	}
@@ -174,7 +178,7 @@ func (p *SNPReport) chain(certs []*x509.Certificate, now time.Time) Link {
 	if want := snpCommonName(p.signer()); leaf.Subject.CommonName != want {
 		return Link{Chain, Failed, fmt.Sprintf("%s is no certificate of a %s, expected the name %s", snpName(leaf), p.signer(), want)}
 	}
-	chain, err := snpVerify(leaf, certs, now)
+	chain, err := roots.verify(leaf, certs, now)
 	if err != nil {
 		return Link{Chain, Failed, fmt.Sprintf("%s: %s", snpName(leaf), rtmr.Escape(err.Error()))}
 	}
@@ -185,7 +189,7 @@ func (p *SNPReport) chain(certs []*x509.Certificate, now time.Time) Link {
 	for i, cert := range chain {
 		names[i] = snpName(cert)
 	}
-	return Link{Chain, Verified, strings.Join(names, ", ") + " (AMD's); issued for this chip's REPORTED_TCB"}
+	return Link{Chain, Verified, fmt.Sprintf("%s (%s); issued for this chip's REPORTED_TCB", strings.Join(names, ", "), roots.whose)}
 }
 
 // issuedFor holds what AMD writes in the certificate's extensions against the
@@ -280,7 +284,7 @@ func certificateTable(table []byte) (certs []*x509.Certificate, err error) {
 // amdRoots are AMD's root certificates, and the intermediate ones of both keys,
 // of all product lines that go-sev-guest carries.
 var amdRoots = sync.OnceValues(func() (*snpRoots, error) {
-	r := &snpRoots{x509.NewCertPool(), nil}
+	r := &snpRoots{whose: "AMD's", roots: x509.NewCertPool()}
 	for _, bundle := range [][]byte{
 		trust.AskArkMilanVcekBytes, trust.AskArkMilanVlekBytes, trust.AskArkGenoaVcekBytes,
 		trust.AskArkGenoaVlekBytes, trust.AskArkTurinVcekBytes, trust.AskArkTurinVlekBytes,
@@ -296,22 +300,43 @@ var amdRoots = sync.OnceValues(func() (*snpRoots, error) {
 })
 
 type snpRoots struct {
+	whose   string
 	roots   *x509.CertPool
 	issuers []*x509.Certificate
 }
 
-// snpVerify leads a certificate to AMD's root. The certificates that came with
-// it may be issuers on the way, and are never roots.
-func snpVerify(leaf *x509.Certificate, with []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	amd, err := amdRoots()
-	if err != nil {
-		return nil, err
+// trustedSNPRoots are AMD's, or those that were given in their place.
+func trustedSNPRoots(opts *Options) (*snpRoots, error) {
+	if len(opts.SNPRoots) == 0 {
+		return amdRoots()
 	}
+	certs, err := amdCertificates(opts.SNPRoots)
+	if err != nil {
+		return nil, fmt.Errorf("the trusted roots given: %w", err)
+	}
+	r, own := &snpRoots{whose: "a given root", roots: x509.NewCertPool()}, false
+	for _, cert := range certs {
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+			r.roots.AddCert(cert)
+			own = true
+		} else {
+			r.issuers = append(r.issuers, cert)
+		}
+	}
+	if !own {
+		return nil, errors.New("no self-signed certificate in the trusted roots given")
+	}
+	return r, nil
+}
+
+// verify leads a certificate to a root. The certificates that came with it may be
+// issuers on the way, and are never roots.
+func (r *snpRoots) verify(leaf *x509.Certificate, with []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	issuers := x509.NewCertPool()
-	for _, cert := range slices.Concat(amd.issuers, with) {
+	for _, cert := range slices.Concat(r.issuers, with) {
 		issuers.AddCert(cert)
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: amd.roots, Intermediates: issuers, CurrentTime: now,
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: r.roots, Intermediates: issuers, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
 		return nil, err

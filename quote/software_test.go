@@ -28,6 +28,7 @@ type softwareKey struct {
 	scheme       tpm2.TPMAlgID
 	hash         rtmr.Alg
 	unrestricted bool
+	firmware     uint64
 }
 
 // The keys are the same in every process, for fuzzing has several: a seed that
@@ -82,7 +83,7 @@ func fixedPrime(label string, bits int) *big.Int {
 
 func software(t testing.TB, key func() crypto.Signer) *softwareKey {
 	t.Helper()
-	k := &softwareKey{signer: key(), scheme: tpm2.TPMAlgECDSA, hash: rtmr.SHA256}
+	k := &softwareKey{signer: key(), scheme: tpm2.TPMAlgECDSA, hash: rtmr.SHA256, firmware: 0x2019102300163636}
 	if _, ok := k.signer.(*rsa.PrivateKey); ok {
 		k.scheme = tpm2.TPMAlgRSASSA
 	}
@@ -150,7 +151,7 @@ func (k *softwareKey) attest(selection []bank, nonce []byte, values rtmr.Values)
 		QualifiedSigner: tpm2.TPM2BName{Buffer: []byte{0, 0x0b, 1, 2, 3}},
 		ExtraData:       tpm2.TPM2BData{Buffer: nonce},
 		ClockInfo:       tpm2.TPMSClockInfo{Clock: 123456, ResetCount: 7, RestartCount: 8, Safe: true},
-		FirmwareVersion: 0x2019102300163636,
+		FirmwareVersion: k.firmware,
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{
 			PCRSelect: list,
 			PCRDigest: tpm2.TPM2BDigest{Buffer: k.pcrDigest(selection, values)},

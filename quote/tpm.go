@@ -9,6 +9,9 @@ import (
 // openTPMAttest opens a TPMS_ATTEST or TPM2B_ATTEST, whose signature and key
 // are in opts: files as tpm2_quote writes them.
 func openTPMAttest(data []byte, opts *Options) (*Quote, error) {
+	if a := softAttest(data); a != nil {
+		return openSoft(a, opts)
+	}
 	if len(opts.HCL) > 0 {
 		return openAzure(data, opts)
 	}
@@ -53,6 +56,9 @@ func openTPM(attest, signature []byte, key *tpmKey, chain Link, opts *Options) (
 		Kind:  TPM,
 		Links: []Link{signatureLink(a, sig, key), chain, a.nonce(opts.Nonce)},
 		Facts: a.facts(),
+	}
+	if err := q.soften(a, key); err != nil {
+		return nil, fmt.Errorf("TPMS_ATTEST: %w", err)
 	}
 	hash := schemeHash(a, sig, key)
 	if len(a.pcrDigest) != hash.Size() {

@@ -91,6 +91,9 @@ func (q *Quote) join(one *Quote, i, of int) {
 		}
 		q.setLink(l)
 	}
+	if one.Kind == SoftTPM {
+		q.Kind, q.Version = one.Kind, one.Version
+	}
 	for _, f := range one.Facts {
 		if strings.HasPrefix(f.Name, "key") { // all are by one key
 			if !slices.Contains(q.Facts, f) {

@@ -260,10 +260,7 @@ func (f *Fold) Registers() []Value {
 func (f *Fold) Values() rtmr.Values {
 	out := rtmr.Values{}
 	for _, v := range f.Registers() {
-		if out[v.Alg] == nil {
-			out[v.Alg] = map[rtmr.Register]rtmr.Hex{}
-		}
-		out[v.Alg][v.Register] = v.Value
+		out.Set(v.Alg, v.Register, v.Value)
 	}
 	return out
 }

@@ -70,7 +70,7 @@ var (
 
 // NotSupportedError is an ErrNotSupported that names what is missing.
 type NotSupportedError struct {
-	Feature string // "bpf_loop (Linux 5.17)"
+	Feature string // "BPF programs of type SYSCALL (Linux 5.14)"
 	Err     error  // what the kernel said; may be nil
 }
 

@@ -20,14 +20,16 @@ type evidenceFlags struct {
 	quote, values, nonce            string
 	signature, key                  string
 	ekCert, ekRoots, activation     string
-	hcl, hardware                   string
-	collateral, tdxRoots, mrtd, at  string
+	hcl, report, hardware           string
+	collateral, tdxRoots, snpRoots  string
+	mrtd, at                        string
 	strict, skipSignature, overlaps bool
+	acceptSelfAsserted              bool
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, recognised by content; - is standard input")
+	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, recognised by content; - is standard input")
 	flags.StringVar(&f.values, "values", "", "register values: those of a TPM's quote, or alone, where there is no quote (JSON, what tpm2_pcrread prints or writes, or the files pcr-sha256/* of sysfs with their paths)")
 	flags.StringVar(&f.nonce, "nonce", "", "the nonce that was sent, in hexadecimal")
 	flags.StringVar(&f.signature, "signature", "", "a TPM quote's signature (TPMT_SIGNATURE)")
@@ -36,12 +38,15 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
-	flags.StringVar(&f.hardware, "hardware", "", "what vouches for the report in an HCL report: a VCEK certificate, or a TD quote")
+	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote or a TDREPORT")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK certificate; or for the TDREPORT in one, a TD quote")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
+	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
 	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
 	flags.StringVar(&f.at, "at", "", "the time at which certificates and collateral have to be valid (RFC 3339); by default now")
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
+	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
@@ -59,7 +64,7 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.hardware, f.tdxRoots}
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots}
 }
 
 // open reads and checks the evidence.
@@ -145,7 +150,8 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		into *[]byte
 	}{
 		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
-		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.hardware, &o.Hardware}, {f.tdxRoots, &o.TDXRoots},
+		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
+		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
 	} {
 		if file.path == "" {
 			continue
@@ -167,6 +173,6 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		}
 		o.Collateral = os.DirFS(f.collateral)
 	}
-	o.SkipSignature = f.skipSignature
+	o.SkipSignature, o.AcceptSelfAsserted = f.skipSignature, f.acceptSelfAsserted
 	return o, nil
 }

@@ -223,6 +223,12 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 		}
 		own := *c.own
 		own.quote, own.nonce, own.values, own.signature = parts[0], "", "", ""
+		if c.quote.Kind == quote.SoftTPM {
+			// It is by the same key. What stands for that, or was accepted in its
+			// place, stands for an older quote by it; a report of its own it needs not.
+			own.report, own.hardware, own.collateral, own.tdxRoots, own.snpRoots = "", "", "", "", ""
+			own.acceptSelfAsserted = c.quote.Trusted()
+		}
 		if len(parts) > 1 {
 			own.signature = parts[1]
 		}

@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"tally": main})
 }
 
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){"repeat": repeat, "terminal": terminal}
+
 func TestScripts(t *testing.T) {
 	fixtures, err := filepath.Abs("../../fixtures")
 	if err != nil {
@@ -28,7 +30,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FIXTURES", fixtures)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"repeat": repeat, "terminal": terminal},
+		Cmds: scriptCommands,
 	})
 }
 

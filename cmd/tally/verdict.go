@@ -165,6 +165,9 @@ func (r *verdictReport) decide(trusted, strict bool) {
 		r.Verdict = reconciled
 		r.Sentence = r.success()
 	}
+	if r.Quote.named(quote.SelfAsserted) != "" {
+		r.Sentence += "; self-asserted: no hardware vouches for this quote, so anybody can have made it"
+	}
 }
 
 // failures lists what keeps the evidence from being reconciled.
@@ -329,7 +332,7 @@ func nonceWord(s quote.Status) string {
 }
 
 // weakest names the first link that fails, the evidence's own or that of the
-// report inside it.
+// report that goes with it, and else one that is self-asserted.
 func (q *quoteReport) weakest() string {
 	for _, l := range q.Links {
 		if l.Status == quote.Failed || l.Status == quote.Missing {
@@ -337,9 +340,22 @@ func (q *quoteReport) weakest() string {
 		}
 	}
 	if q.Inside != nil {
-		return "the " + string(q.Inside.Kind) + " report inside it: " + q.Inside.weakest()
+		return "the " + string(q.Inside.Kind) + " report " + q.where() + " it: " + q.Inside.weakest()
+	}
+	for _, l := range q.Links {
+		if l.Status == quote.SelfAsserted {
+			return l.Name + ": " + l.Text
+		}
 	}
 	return ""
+}
+
+// where says where the hardware's report is that goes with the evidence.
+func (q *quoteReport) where() string {
+	if q.Kind == quote.SoftTPM {
+		return "beside"
+	}
+	return "inside"
 }
 
 // named lists the links of a status, in the evidence and the report inside it.

@@ -47,7 +47,11 @@ func (r *verdictReport) print(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s.\n", paint(strings.ToUpper(r.Verdict)), r.Sentence)
 	}
 	fmt.Fprintln(w, "\nWho vouches for what")
-	r.Quote.print(w, "  hardware    ", "    ")
+	heading := "  hardware    "
+	if r.Quote.Kind == quote.SoftTPM {
+		heading = "  kernel      "
+	}
+	r.Quote.print(w, heading, "    ")
 	for _, l := range r.layers {
 		r.printLayer(w, &l)
 	}
@@ -97,7 +101,7 @@ func (q *quoteReport) print(w io.Writer, heading, indent string) {
 		fmt.Fprintf(w, "%s%s %s\n", indent, caution("warning:"), text)
 	}
 	if q.Inside != nil {
-		q.Inside.print(w, indent+"inside it: ", indent+"  ")
+		q.Inside.print(w, indent+q.where()+" it: ", indent+"  ")
 	}
 }
 
@@ -115,6 +119,8 @@ func paintStatus(s quote.Status) string {
 		return good(string(s))
 	case quote.Failed, quote.Missing:
 		return bad(string(s))
+	case quote.SelfAsserted:
+		return caution(string(s))
 	}
 	return caution(strings.ReplaceAll(string(s), "-", " "))
 }

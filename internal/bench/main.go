@@ -66,7 +66,7 @@ func (b *bench) all() (sections []section, err error) {
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("go build tallystick/cmd/tally: %w", err)
 	}
-	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.explain, b.memory} {
+	for _, measure := range []func() (section, error){b.chain, b.evmctl, b.tcg, b.explain, b.registers, b.memory} {
 		s, err := measure()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.title, err)

@@ -12,23 +12,27 @@ import (
 )
 
 // suites are Debian's releases from which packages are taken, each by its
-// codename. Kernels of a series are in few of them.
-var suites = []string{"bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-updates", "trixie-backports"}
+// codename, by architecture. Kernels of a series are in few of them.
+var suites = map[string][]string{
+	AMD64: {"bookworm", "bookworm-updates", "bookworm-backports", "trixie", "trixie-updates", "trixie-backports"},
+	S390X: {"bookworm", "bookworm-updates"},
+}
 
 // apt is a private apt: its lists, cache and status are in a folder of its own,
 // it believes that nothing is installed, and the host's is never changed.
 type apt struct {
+	arch string
 	dir  string
 	args []string // that make it private
 }
 
 // openApt sets the private apt up, and fetches its lists if it has none or if
 // they are to be renewed.
-func openApt(dir string, renew bool) (*apt, error) {
+func openApt(arch, dir string, renew bool) (*apt, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, &MissingError{What: "Debian's packages", Why: "no apt-get here"}
 	}
-	a := &apt{dir: dir}
+	a := &apt{arch: arch, dir: dir}
 	for _, sub := range []string{"state/lists/partial", "cache/archives/partial", "etc/none.d"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
@@ -43,8 +47,8 @@ func openApt(dir string, renew bool) (*apt, error) {
 	set("Dir::State::status", filepath.Join(dir, "state/status"))
 	set("Dir::Cache", filepath.Join(dir, "cache"))
 	set("APT::Sandbox::User", "root") // or apt's own user could not read the folder
-	set("APT::Architecture", "amd64")
-	set("APT::Architectures::", "amd64")
+	set("APT::Architecture", arch)
+	set("APT::Architectures::", arch)
 	set("Acquire::Languages", "none")
 	set("APT::Update::Post-Invoke-Success", "")
 	set("APT::Update::Post-Invoke", "")
@@ -87,11 +91,11 @@ func (a *apt) writeSources() error {
 	}
 	signed := ""
 	if keyring := "/usr/share/keyrings/debian-archive-keyring.gpg"; exists(keyring) {
-		signed = "[signed-by=" + keyring + "] "
+		signed = " signed-by=" + keyring
 	}
 	var list strings.Builder
-	for _, suite := range suites {
-		fmt.Fprintf(&list, "deb %s%s %s main\n", signed, mirror, suite)
+	for _, suite := range suites[a.arch] {
+		fmt.Fprintf(&list, "deb [arch=%s%s] %s %s main\n", a.arch, signed, mirror, suite)
 	}
 	if err := os.WriteFile(filepath.Join(a.dir, "etc/sources.list"), []byte(list.String()), 0o644); err != nil {
 		return err

@@ -90,7 +90,7 @@ func (k *Kernel) headers() (string, error) {
 		return "", err
 	}
 	return Once("headers/"+k.Release, func(tmp string) error {
-		return inApt(func(a *apt) error {
+		return inApt(AMD64, func(a *apt) error {
 			pkg := "linux-headers-" + k.Release
 			names, err := a.names(pkg)
 			if err != nil {

@@ -14,7 +14,7 @@ type Loaders struct {
 // FindLoaders returns the boot loaders, and downloads them if they are not there.
 func FindLoaders() (*Loaders, error) {
 	dir, err := Once("loaders", func(tmp string) error {
-		return inApt(func(a *apt) error {
+		return inApt(AMD64, func(a *apt) error {
 			return a.fetch(tmp, "shim-signed", "grub-efi-amd64-signed", "systemd-boot-efi")
 		})
 	})
@@ -32,6 +32,6 @@ func FindLoaders() (*Loaders, error) {
 // downloads it if it is not there. The host's own is older.
 func FindOVMF() (root string, err error) {
 	return Once("ovmf", func(tmp string) error {
-		return inApt(func(a *apt) error { return a.fetch(tmp, "ovmf") })
+		return inApt(AMD64, func(a *apt) error { return a.fetch(tmp, "ovmf") })
 	})
 }

@@ -38,8 +38,26 @@ var hostTools = []hostTool{
 // chrootTools are what building a kernel module takes beside.
 var chrootTools = []hostTool{{"mmdebstrap", "mmdebstrap"}}
 
+// s390xTools are what booting a machine of that architecture takes beside.
+var s390xTools = []hostTool{{"qemu-system-misc", "qemu-system-s390x"}}
+
 // Host finds the host's programs, and installs those that are not there.
 func Host() error { return install(hostTools) }
+
+// Busybox returns the path of a static busybox for machines of an architecture;
+// for s390x it downloads one, and installs QEMU for it.
+func Busybox(arch string) (string, error) {
+	if arch == AMD64 {
+		return Program("/bin/busybox")
+	}
+	if err := install(s390xTools); err != nil {
+		return "", err
+	}
+	dir, err := Once("busybox-"+arch, func(tmp string) error {
+		return inApt(arch, func(a *apt) error { return a.fetch(tmp, "busybox-static") })
+	})
+	return filepath.Join(dir, "bin/busybox"), err
+}
 
 func install(tools []hostTool) error {
 	pkgs := absent(tools)

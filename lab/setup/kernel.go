@@ -17,17 +17,26 @@ type Kernel struct {
 	Release string // as uname -r: "6.12.74+deb13+1-cloud-amd64"
 	Image   string // path of the signed bzImage
 	Root    string // folder that holds lib/modules/RELEASE
+	Arch    string // AMD64 or S390X
 }
 
-// flavour is Debian's kernel for virtual machines: small, and signed.
-const flavour = "-cloud-amd64"
+// The architectures, as Debian and Go name them.
+const (
+	AMD64 = "amd64"
+	S390X = "s390x"
+)
+
+// flavours end the releases of kernels for virtual machines: for amd64 a small
+// and signed one.
+var flavours = map[string]string{AMD64: "-cloud-amd64", S390X: "-s390x"}
 
 // FindKernel returns the newest kernel of a series such as "6.12" or "7.3" that
 // has been downloaded, and downloads one if there is none. Backports go on to
 // newer series: where the mirror has no longer the one that is asked for, it is
 // the next one with the same first number. A series such as "7.3-lab" is built
 // from Debian's source, with CONFIG_IMA_KEXEC, CONFIG_IMA_APPRAISE_MODSIG and,
-// from 7.2 on, CONFIG_IMA_STAGING; that takes minutes, once.
+// from 7.2 on, CONFIG_IMA_STAGING; that takes minutes, once. "6.1-s390x" is a
+// kernel for s390x.
 func FindKernel(series string) (*Kernel, error) {
 	if strings.HasSuffix(series, fromSource) {
 		k, err := findBuilt(series)
@@ -36,22 +45,31 @@ func FindKernel(series string) (*Kernel, error) {
 		}
 		return k, err
 	}
+	arch := Arch(series)
 	dir, err := Once(filepath.Join("kernels", series), func(tmp string) error {
-		return inApt(func(a *apt) error { return a.fetchKernel(series, tmp) })
+		return inApt(arch, func(a *apt) error { return a.fetchKernel(series, tmp) })
 	})
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", series, err)
 	}
-	return openKernel(dir)
+	return openKernel(dir, arch)
+}
+
+// Arch returns the architecture of a series' kernels.
+func Arch(series string) string {
+	if strings.HasSuffix(series, flavours[S390X]) {
+		return S390X
+	}
+	return AMD64
 }
 
 // openKernel finds a kernel's files. From 7.2 on the image is beside the modules.
-func openKernel(dir string) (*Kernel, error) {
+func openKernel(dir, arch string) (*Kernel, error) {
 	modules, err := filepath.Glob(filepath.Join(dir, "lib/modules/*/modules.dep"))
 	if err != nil || len(modules) != 1 {
 		return nil, fmt.Errorf("%s: %d modules.dep, expected 1", dir, len(modules))
 	}
-	k := &Kernel{Release: filepath.Base(filepath.Dir(modules[0])), Root: dir}
+	k := &Kernel{Release: filepath.Base(filepath.Dir(modules[0])), Root: dir, Arch: arch}
 	for _, image := range []string{
 		filepath.Join(dir, "boot", "vmlinuz-"+k.Release),
 		filepath.Join(filepath.Dir(modules[0]), "vmlinuz"),
@@ -66,21 +84,24 @@ func openKernel(dir string) (*Kernel, error) {
 
 // inApt runs f on the private apt. If f fails with lists that may be old, since
 // mirrors drop a package when there is a newer one, it is run again with new lists.
-func inApt(f func(*apt) error) error {
+func inApt(arch string, f func(*apt) error) error {
 	cache, err := Dir()
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(cache, "apt")
+	if arch != AMD64 {
+		dir += "-" + arch
+	}
 	fresh := !exists(filepath.Join(dir, "listed"))
-	a, err := openApt(dir, false)
+	a, err := openApt(arch, dir, false)
 	if err != nil {
 		return err
 	}
 	if err = f(a); err == nil || fresh {
 		return err
 	}
-	if a, err = openApt(dir, true); err != nil {
+	if a, err = openApt(arch, dir, true); err != nil {
 		return err
 	}
 	return f(a)
@@ -134,7 +155,7 @@ func (a *apt) newestKernel(series string) (string, error) {
 	best, bestMinor := "", 0
 	for _, name := range names {
 		release := strings.TrimPrefix(name, "linux-image-")
-		if !strings.HasSuffix(release, flavour) {
+		if !strings.HasSuffix(release, flavours[a.arch]) {
 			continue
 		}
 		_, m, err := splitSeries(release)
@@ -147,7 +168,7 @@ func (a *apt) newestKernel(series string) (string, error) {
 		}
 	}
 	if best == "" {
-		return "", &MissingError{What: "a kernel " + series, Why: "the mirror has none in " + strings.Join(suites, ", ")}
+		return "", &MissingError{What: "a kernel " + series, Why: "the mirror has none in " + strings.Join(suites[a.arch], ", ")}
 	}
 	return best, nil
 }
@@ -172,4 +193,4 @@ func newer(a, b string) bool {
 }
 
 // Series are the kernels that tests boot.
-var Series = []string{"6.1", "6.12", "7.3"}
+var Series = []string{"6.1-s390x", "6.1", "6.12", "7.3"}

@@ -43,7 +43,7 @@ func findBuilt(series string) (*Kernel, error) {
 		return nil, err
 	}
 	if dir := filepath.Join(cache, where); exists(dir) {
-		return openKernel(dir)
+		return openKernel(dir, AMD64)
 	}
 	if err := install(buildTools); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func findBuilt(series string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openKernel(dir)
+	return openKernel(dir, AMD64)
 }
 
 // fetchSource unpacks Debian's source of a kernel series.
@@ -79,7 +79,7 @@ func fetchSource(series, tree string) error {
 	deb := tree + ".deb"
 	defer os.RemoveAll(deb)
 	name := "linux-source-" + series
-	err = inApt(func(a *apt) error { return a.fetch(deb, name) })
+	err = inApt(AMD64, func(a *apt) error { return a.fetch(deb, name) })
 	unlock()
 	if err != nil {
 		return err

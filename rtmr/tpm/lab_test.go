@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -32,16 +31,6 @@ func TestLab(t *testing.T) {
 		return
 	}
 	swtpm := lab.HostProgram(t, "swtpm")
-	program := filepath.Join(t.TempDir(), "tpm.test")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct {
 		kind string
 		lab.Machine
@@ -52,7 +41,7 @@ func TestLab(t *testing.T) {
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			c.Files = maps.Clone(swtpm)
-			c.Files["/tpm.test"] = content
+			c.Files["/tpm.test"] = lab.BuildTest(t, "./rtmr/tpm", c.Kernel)
 			g := c.Start(t)
 			r := g.Exec(lab.Command{Args: []string{"/tpm.test", "-test.v", "-test.run", "^TestLab$"}, Env: []string{inGuest + "=" + c.kind}})
 			out := string(r.Stdout) + string(r.Stderr)

@@ -19,7 +19,7 @@ import (
 
 // Need is a feature without which something does not load.
 type Need struct {
-	Feature string       // "bpf_loop (Linux 5.17)"
+	Feature string       // "bpf_ktime_get_boot_ns (Linux 5.8)"
 	Probe   func() error // ebpf.ErrNotSupported where it is missing
 }
 

@@ -39,6 +39,9 @@ func run() error {
 			return err
 		}
 		fmt.Println(k.Release)
+		if _, err := setup.Busybox(k.Arch); err != nil {
+			return err
+		}
 		newest = k
 	}
 	fmt.Println("lab: boot loaders")
