@@ -28,6 +28,7 @@ type base struct {
 const (
 	atStart = "start"
 	foreign = "extended by others"
+	atFirst = "before the first measurement" // of a register that others extend too
 )
 
 // baseMagic begins a base's event data, as other informational events have it.
@@ -63,6 +64,13 @@ func (n note) Type() string                                  { return "EV_NO_ACT
 func (n note) Data() []byte                                  { return n }
 func (n note) Detail() string                                { return rtmr.Escape(string(n)) }
 func (n note) Verify(rtmr.Digest) (c rtmr.Check, sum []byte) { return rtmr.CannotCheck, nil }
+
+// add adds a register's value.
+func (b *base) add(reg rtmr.Register, value bank) {
+	for a, v := range value {
+		b.Registers.Set(a, reg, v)
+	}
+}
 
 // names are the registers of which the base tells.
 func (b *base) names() (registers []rtmr.Register) {

@@ -48,9 +48,14 @@ type Config struct {
 	// the device has PCRs, the entry's own, and else that of the UEFI rule
 	// (rtmr.PCR.CC), which is RTMR2 for PCR 10.
 	Register rtmr.Register
-	// Boot is the firmware's log to extend too, for registers that no firmware did.
-	Boot *BootLog
-	Wake Waker // Poll(time.Second) if nil
+	// FirmwareLog is the firmware's, for the evidence; Mirror says that its events are
+	// to be extended too, for registers that no firmware did.
+	FirmwareLog *BootLog
+	Mirror      bool
+	// Prover makes the evidence's quotes; nil if there is to be none.
+	Prover Prover
+	Facts  [][2]string // name and value of what else the evidence is to say
+	Wake   Waker       // Poll(time.Second) if nil
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
 	Log    *slog.Logger
@@ -61,6 +66,9 @@ type Helper struct {
 	cfg      Config
 	extender *Extender
 	list     *List
+
+	// kernelExtends says that the kernel extends IMA's entries into the device itself.
+	kernelExtends bool
 
 	mu      sync.Mutex
 	keys    map[string]rtmr.Measurement // of applications' measurements
@@ -117,9 +125,13 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 			return nil, err
 		}
 	}
+	if h.kernelExtends, err = kernelExtends(cfg.Device, cfg.IMADir); err != nil {
+		extender.Close()
+		return nil, err
+	}
 	h.list = OpenList(cfg.IMADir, h.banks(), trail)
 	h.ima = len(trail)
-	if cfg.Boot != nil {
+	if cfg.FirmwareLog != nil && cfg.Mirror {
 		if err := h.mirror(ctx, booted); err != nil {
 			extender.Close()
 			return nil, err
@@ -192,9 +204,9 @@ func containsAlg(banks []rtmr.Alg, a rtmr.Alg) bool {
 
 // mirror extends the boot log, but for its first events that are in the journal.
 func (h *Helper) mirror(ctx context.Context, done int) error {
-	batch, err := h.cfg.Boot.Mirror(h.cfg.Device.Describe())
+	batch, err := h.cfg.FirmwareLog.Mirror(h.cfg.Device.Describe())
 	if err != nil {
-		h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.Boot.Path, "error", err)
+		h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.FirmwareLog.Path, "error", err)
 	}
 	if done >= len(batch) {
 		return nil
@@ -206,6 +218,10 @@ func (h *Helper) mirror(ctx context.Context, done int) error {
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
 	defer h.list.Close()
+	if h.kernelExtends {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	var pending []rtmr.Measurement
 	for {
 		if len(pending) == 0 {

@@ -70,21 +70,27 @@ func (e *Extender) Check(ctx context.Context, registers ...rtmr.Register) error 
 
 // check is Check, with nothing behind and the lock held.
 func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
+	if len(registers) == 0 {
+		return nil
+	}
 	live, err := e.device.Read(ctx, registers...)
 	if err != nil {
 		return err
 	}
 	unexplained := &base{Reason: foreign, Registers: make(rtmr.Values)}
+	before := &base{Reason: atFirst, Registers: make(rtmr.Values)}
 	for reg, value := range e.values {
 		now := bankOf(live, reg)
 		if len(now) == 0 || now.equal(value) {
 			continue
 		}
+		if shared(e.device) && !e.ours[reg] {
+			before.add(reg, now)
+			continue
+		}
 		theirs, ok := e.explain(reg, value, now)
 		if !ok {
-			for a, v := range now {
-				unexplained.Registers.Set(a, reg, v)
-			}
+			unexplained.add(reg, now)
 			continue
 		}
 		if err := e.journal.Append(theirs); err != nil {
@@ -92,8 +98,12 @@ func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 		}
 		e.values[reg] = now
 	}
-	if len(unexplained.Registers) > 0 {
-		return e.rebase(unexplained)
+	for _, b := range []*base{unexplained, before} {
+		if len(b.Registers) > 0 {
+			if err := e.rebase(b); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -34,6 +34,6 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), statusCommand(), valuesCommand(), extendCommand())
+	root.AddCommand(runCommand(), statusCommand(), valuesCommand(), extendCommand(), evidenceCommand())
 	return root
 }

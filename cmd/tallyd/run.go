@@ -71,9 +71,13 @@ func (s *service) run(ctx context.Context) error {
 			return fmt.Errorf("--register: %w", err)
 		}
 	}
-	if cfg.Boot, err = s.bootLog(ctx, chosen.Device, log); err != nil {
+	if err := s.bootLog(ctx, &cfg); err != nil {
 		return err
 	}
+	if cfg.Prover, err = guest.NewProver(ctx, chosen.Device); err != nil {
+		return err
+	}
+	cfg.Facts = append(cfg.Facts, facts(tapped)...)
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -124,40 +128,53 @@ func attribute(ctx context.Context, t *tap.Tap, helper *guest.Helper, log *slog.
 	}
 }
 
-// bootLog holds the firmware's log against the registers, and returns it if it is to
-// be extended.
-func (s *service) bootLog(ctx context.Context, device rtmr.Device, log *slog.Logger) (*guest.BootLog, error) {
-	kind := device.Describe().Kind
-	extend := kind == "bpf" || kind == "memory"
+// facts are what the evidence says of the helper beside its registers.
+func facts(t *tap.Tap) (facts [][2]string) {
+	for _, s := range t.Status() {
+		how := string(s.Method)
+		if s.Method == "" {
+			how = fmt.Sprintf("polled every %v: %v", s.Poll, s.Err)
+		}
+		facts = append(facts, [2]string{"tap " + s.Source.String(), how})
+	}
+	return facts
+}
+
+// bootLog finds the firmware's log, and says whether it is to be extended; if it was
+// by the firmware, it holds it against the registers.
+func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
+	kind := cfg.Device.Describe().Kind
+	cfg.Mirror = kind == "bpf" || kind == "memory"
 	switch s.boot {
 	case "auto":
 	case "yes":
-		extend = true
+		cfg.Mirror = true
 	case "no":
-		extend = false
+		cfg.Mirror = false
 	default:
-		return nil, fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
+		return fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
 	}
-	boot, err := guest.FindBootLog("/")
-	if err != nil || boot == nil {
-		log.Info("boot log", "found", false)
-		return nil, err
+	if cfg.FirmwareLog, err = guest.FindBootLog("/"); err != nil || cfg.FirmwareLog == nil {
+		cfg.Log.Info("boot log", "found", false)
+		return err
 	}
-	if extend {
-		log.Info("boot log", "path", boot.Path, "extended", true)
-		return boot, nil
+	path := cfg.FirmwareLog.Path
+	if cfg.Mirror {
+		cfg.Log.Info("boot log", "path", path, "extended", true)
+		return nil
 	}
-	live, err := device.Read(ctx)
+	live, err := cfg.Device.Read(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	check := boot.Check(live)
+	check := cfg.FirmwareLog.Check(live)
 	level := slog.LevelInfo
 	if check.Problem != nil || len(check.Differ) > 0 {
 		level = slog.LevelWarn
 	}
-	log.Log(ctx, level, "boot log", "path", boot.Path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
-	return nil, nil
+	cfg.Log.Log(ctx, level, "boot log", "path", path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
+	cfg.Facts = append(cfg.Facts, [2]string{"boot log", fmt.Sprintf("%d events; match %v; differ %v; problem %v", check.Events, check.Match, check.Differ, check.Problem)})
+	return nil
 }
 
 // listen makes the socket anew: one of a process that died is in the way.
