@@ -13,9 +13,10 @@ import (
 )
 
 // Read is rtmr.Device's: the registers' values at one moment, by the TPM's own
-// count of changes. It is ErrBusy if they kept moving for two seconds; one
-// register alone never is. What a TPM does not count, in a PC those that
-// are Resettable and pcr21 and pcr22, may be of another moment.
+// count of changes. It is ErrBusy if they kept moving for two seconds, which
+// the banks of one register cannot: they are read by one command. Registers whose
+// changes the TPM does not count, in a PC pcr16 and pcr21 to pcr23, may be of
+// another moment.
 func (d *Device) Read(ctx context.Context, registers ...rtmr.Register) (rtmr.Values, error) {
 	infos, err := d.description.Select(registers)
 	if err == nil {

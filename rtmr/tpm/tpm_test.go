@@ -336,6 +336,27 @@ func TestQuoteRefused(t *testing.T) {
 	}
 }
 
+// TestPassword: who has not a hierarchy's password is denied its keys, and no more.
+func TestPassword(t *testing.T) {
+	s := startSwtpm(t, "sha256")
+	d, err := tpm.New(s, "a socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := tpm2.HierarchyChangeAuth{AuthHandle: tpm2.TPMRHOwner, NewAuth: tpm2.TPM2BAuth{Buffer: []byte("secret")}}
+	if _, err := change.Execute(s); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.NewKey(ctx, tpm.ECC); !errors.Is(err, rtmr.ErrDenied) {
+		t.Errorf("a new key: %v, expected ErrDenied", err)
+	}
+	k, err := d.PrimaryKey(ctx, tpm.ECC, tpm.Endorsement)
+	if err != nil {
+		t.Fatalf("a key of another hierarchy: %v", err)
+	}
+	k.Close()
+}
+
 // TestHandles: nothing is left in the TPM, which has room for three keys.
 func TestHandles(t *testing.T) {
 	d := openSwtpm(t, "sha256")
