@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -35,11 +36,18 @@ func TestLab(t *testing.T) {
 		{"tdx-7.3", "tdx", lab.Machine{Kernel: "7.3", TSM: true}, []string{"--insecure-skip-signature"}},
 		{"bpf-6.1", "bpf", lab.Machine{Kernel: "6.1"}, []string{"--accept-self-asserted"}},
 		{"bpf-6.12", "bpf", lab.Machine{Kernel: "6.12"}, []string{"--accept-self-asserted"}},
+		{"tpm-7.3", "tpm", lab.Machine{Kernel: "7.3", Modules: []string{"tpm_vtpm_proxy"}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.Machine.Firmware, c.Machine.TPM, c.Machine.Append = lab.SeaBIOS, lab.NoTPM, lab.TCB
 			c.Machine.Files = map[string][]byte{"/lab/bin/tallyd": lab.Build(t, "./cmd/tallyd")}
+			if c.device == "tpm" {
+				maps.Copy(c.Machine.Files, lab.HostProgram(t, "swtpm"))
+			}
 			s := &service{t: t, Guest: c.Machine.Start(t), device: c.device}
+			if c.device == "tpm" {
+				s.lateTPM()
+			}
 			s.start()
 			s.measure(20)
 			s.caughtUp()
@@ -131,6 +139,13 @@ func (s *service) reconcile(args ...string) {
 			s.t.Fatal(err)
 		}
 	}
+	if s.device == "tpm" { // whose key this verifier believes, as one that it enrolled
+		parts := filepath.Join(dir, "parts")
+		if out, err := exec.Command(tally, "unpack", bundle, parts).CombinedOutput(); err != nil {
+			s.t.Fatalf("tally unpack: %v\n%s", err, out)
+		}
+		args = []string{"--key", filepath.Join(parts, "tpm-public.bin")}
+	}
 	out, err := exec.Command(tally, append(append([]string{"reconcile"}, args...), "--nonce", nonce, bundle)...).CombinedOutput()
 	if err != nil || !bytes.HasPrefix(out, []byte("RECONCILED: ")) {
 		s.t.Errorf("tally reconcile: %v\n%s", err, out)
@@ -140,6 +155,14 @@ func (s *service) reconcile(args ...string) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.HasPrefix(out, []byte("UNTRUSTED: ")) {
 		s.t.Errorf("another nonce: %v\n%s", err, out)
 	}
+}
+
+// lateTPM has the guest have a TPM that its kernel's IMA takes no notice of.
+func (s *service) lateTPM() {
+	s.Run("mkdir", "/tmp/tpm")
+	s.Spawn(lab.Command{Args: []string{"swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir=/tmp/tpm",
+		"--locality", "allow-set-locality", "--flags", "not-need-init"}})
+	s.until("a TPM", func() bool { return s.Exec(lab.Command{Args: []string{"test", "-e", "/dev/tpmrm0"}}).Status == 0 })
 }
 
 // others extends the register past the helper, which the tap tells it of.
