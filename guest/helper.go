@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -128,6 +130,9 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 	if h.kernelExtends, err = kernelExtends(cfg.Device, cfg.IMADir); err != nil {
 		extender.Close()
 		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(cfg.IMADir, "binary_runtime_measurements")); err != nil {
+		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
 	}
 	h.list = OpenList(cfg.IMADir, h.banks(), trail)
 	h.ima = len(trail)

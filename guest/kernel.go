@@ -25,10 +25,7 @@ func kernelExtends(device rtmr.Device, dir string) (bool, error) {
 	list := OpenList(dir, nil, nil)
 	defer list.Close()
 	batch, err := list.Next(1)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(batch) == 0 {
-		return false, nil
-	}
-	if err != nil {
+	if err != nil || len(batch) == 0 {
 		return false, err
 	}
 	aggregate, ok := batch[0].Entry.(*ima.Entry).BootAggregate()
@@ -39,6 +36,9 @@ func kernelExtends(device rtmr.Device, dir string) (bool, error) {
 // where the kernel extends it itself.
 func (h *Helper) listed(n int) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join(h.cfg.IMADir, "binary_runtime_measurements"))
+	if errors.Is(err, fs.ErrNotExist) && n == 0 {
+		return nil, nil
+	}
 	if err != nil || h.kernelExtends || len(data) == 0 {
 		return data, err
 	}
