@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-tdx-guest/testing/testdata"
 
 	"tallystick/evidence"
+	"tallystick/fixtures"
 	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
@@ -78,11 +80,9 @@ func TestBundleFixtures(t *testing.T) {
 			}
 			t.Run(m.Name+"/"+q.Name, func(t *testing.T) {
 				t.Parallel()
-				args := endorsed(t, q)
-				if m.Profile != "" {
-					args = append(args, "--profile", m.Profile)
-				}
-				report, status := bundleVerdict(t, testlogs.TPMBundle(m, q), args...)
+				b := testlogs.TPMBundle(m, q)
+				b.Statement.Kernel = kernelOf(t, m)
+				report, status := bundleVerdict(t, b, endorsed(t, q)...)
 				if report.Verdict != "reconciled" || status != 0 || report.Quote.Kind != "tpm" || report.Quote.Chain != "verified" || report.Quote.Nonce != "match" {
 					t.Errorf("%s (%s), status %d, %+v", report.Verdict, report.Text, status, report.Quote)
 				}
@@ -94,6 +94,17 @@ func TestBundleFixtures(t *testing.T) {
 			})
 		}
 	}
+}
+
+// kernelOf is a fixture's kernel, as the bundle's sender would say.
+func kernelOf(t *testing.T, m testlogs.Machine) string {
+	t.Helper()
+	folder, _, _ := strings.Cut(strings.TrimPrefix(m.Name, "fixtures/"), "+")
+	var p fixtures.Provenance
+	if err := json.Unmarshal(testlogs.Read(t, testlogs.Fixture(t, folder, "provenance.json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	return p.Kernel
 }
 
 // sigMachine is a machine's evidence of the bank sha256.
