@@ -110,6 +110,37 @@ func TestBundleOfAnotherKind(t *testing.T) {
 	}
 }
 
+// TestBundleOfAzure: a real vTPM's quote with the real HCL report that stands for its
+// key, as one file.
+func TestBundleOfAzure(t *testing.T) {
+	read := func(name string) []byte {
+		path, ok := testlogs.Shared(t, "corpus", "azure-snp", name)
+		if !ok {
+			t.Skip("../shared/corpus is not here")
+		}
+		return testlogs.Read(t, path)
+	}
+	b := &evidence.Bundle{Attest: read("tpm_quote.msg"), Signature: read("tpm_quote.sig"), HCL: read("hcl_report.bin")}
+	b.Statement.Device.Kind = "tpm"
+	opts := quote.Options{Hardware: read("vcek.bin"), Time: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)}
+	q := open(t, must(b.Marshal()), opts)
+	with := opts
+	with.Signature, with.HCL = b.Signature, b.HCL
+	alone := open(t, b.Attest, with)
+	if q.Kind != quote.Azure || !q.Trusted() || !reflect.DeepEqual(q.Links, alone.Links) || !reflect.DeepEqual(q.Inside.Links, alone.Inside.Links) || len(q.Warnings) != len(alone.Warnings) {
+		t.Errorf("%+v, alone %+v", q, alone)
+	}
+	opts.HCL = b.HCL
+	if _, err := quote.Open(must(b.Marshal()), opts); err == nil || !strings.Contains(err.Error(), "--hcl was given, and the bundle has its own") {
+		t.Error(err)
+	}
+	b.HCL[0x50+32] ^= 1
+	opts.HCL = nil
+	if q := open(t, must(b.Marshal()), opts); q.Trusted() {
+		t.Errorf("%+v", q)
+	}
+}
+
 // TestBundleCertificate: which endorsement key an activation is of, the verifier's
 // record says, and no bundle.
 func TestBundleCertificate(t *testing.T) {
