@@ -82,7 +82,7 @@ type Finding struct {
 	Detail   string        `json:"detail"`
 	Recorded rtmr.Hex      `json:"recorded"`
 	Computed rtmr.Hex      `json:"computed"` // or copied
-	Text     string        `json:"text"` // what is wrong, in words
+	Text     string        `json:"text"`     // what is wrong, in words
 }
 
 // Checks counts a log's entries by whether their own data explain their

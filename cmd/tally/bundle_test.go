@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-tdx-guest/testing/testdata"
 
 	"tallystick/evidence"
+	"tallystick/fixtures"
 	"tallystick/internal/testlogs"
 	"tallystick/rtmr"
 )
@@ -78,11 +80,9 @@ func TestBundleFixtures(t *testing.T) {
 			}
 			t.Run(m.Name+"/"+q.Name, func(t *testing.T) {
 				t.Parallel()
-				args := endorsed(t, q)
-				if m.Profile != "" {
-					args = append(args, "--profile", m.Profile)
-				}
-				report, status := bundleVerdict(t, testlogs.TPMBundle(m, q), args...)
+				b := testlogs.TPMBundle(m, q)
+				b.Statement.Kernel = kernelOf(t, m)
+				report, status := bundleVerdict(t, b, endorsed(t, q)...)
 				if report.Verdict != "reconciled" || status != 0 || report.Quote.Kind != "tpm" || report.Quote.Chain != "verified" || report.Quote.Nonce != "match" {
 					t.Errorf("%s (%s), status %d, %+v", report.Verdict, report.Text, status, report.Quote)
 				}
@@ -94,6 +94,17 @@ func TestBundleFixtures(t *testing.T) {
 			})
 		}
 	}
+}
+
+// kernelOf is a fixture's kernel, as the bundle's sender would say.
+func kernelOf(t *testing.T, m testlogs.Machine) string {
+	t.Helper()
+	folder, _, _ := strings.Cut(strings.TrimPrefix(m.Name, "fixtures/"), "+")
+	var p fixtures.Provenance
+	if err := json.Unmarshal(testlogs.Read(t, testlogs.Fixture(t, folder, "provenance.json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	return p.Kernel
 }
 
 // sigMachine is a machine's evidence of the bank sha256.
@@ -341,4 +352,89 @@ func TestBundleTD(t *testing.T) {
 			t.Errorf("%s (%s)", report.Verdict, report.Text)
 		}
 	})
+}
+
+// TestBundleForeign: somebody else extended a register, and the journal says so. The
+// verdict is diverged all the same, with where and how much of the rest is proven.
+func TestBundleForeign(t *testing.T) {
+	rtmr2 := rtmr.MustParse("rtmr2")
+	digest := []rtmr.Digest{{Alg: rtmr.SHA384, Sum: bytes.Repeat([]byte{7}, 48)}}
+	list := func(names ...string) (data []byte) {
+		for _, name := range names {
+			data = append(data, testlogs.IMA(binary.LittleEndian, crypto.SHA1, testlogs.IMAEntry(name))...)
+		}
+		return data
+	}
+	for name, c := range map[string]struct {
+		do      func(g *testlogs.Guest, b *evidence.Bundle)
+		kind    string
+		entry   int
+		proven  bool
+		text    string
+		bootLog bool
+	}{
+		"between two entries": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
+				t.Fatal(err)
+			}
+			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: g.Values(t)})
+			g.IMA(t, list("/bin/after", "/bin/more"), rtmr2)
+		}, "foreign", 4, true, "from the value that, as cel-journal says, the register had at its entry 4, when others had extended it, it folds on to the quoted value by 2 events", true},
+		"behind what was journaled before": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
+				t.Fatal(err)
+			}
+			before := g.Values(t)
+			g.IMA(t, list("/bin/after"), rtmr2)
+			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: before, Behind: map[rtmr.Register]int{rtmr2: 1}})
+		}, "foreign", 5, true, "folds on to the quoted value by 1 event", true},
+		"and nothing after": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
+				t.Fatal(err)
+			}
+			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: g.Values(t)})
+		}, "foreign", 4, false, "cel-journal says that the register had the quoted value at its entry 4", true},
+		"and the journal does not say so": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
+				t.Fatal(err)
+			}
+		}, "mismatch", -1, true, "no prefix of the log", true},
+		"and a base that lies": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
+				t.Fatal(err)
+			}
+			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: rtmr.Values{rtmr.SHA384: {rtmr2: make([]byte, 48)}}})
+			g.IMA(t, list("/bin/after"), rtmr2)
+		}, "mismatch", -1, true, "no prefix of the log", true},
+		"before the journal": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			g.Base(t, &evidence.Base{Reason: evidence.AtStart, Registers: g.Values(t)})
+			g.IMA(t, list("/bin/after"), rtmr2)
+		}, "before-journal", 4, true, "the register had when it began, it folds on to the quoted value by 1 event", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, b := tdGuest(t)
+			c.do(g, b)
+			b.Journal, b.TDQuote = g.Journal(), tdQuote(t, g)
+			b.IMAList, b.Statement.Logs = nil, slices.Delete(b.Statement.Logs, 1, 2)
+			if !c.bootLog {
+				b.BootLog, b.Statement.Logs = nil, b.Statement.Logs[1:]
+			}
+			report, status := bundleVerdict(t, b, "--insecure-skip-signature", "--at", "2026-06-01T00:00:00Z")
+			if report.Verdict != "diverged" || status != 1 {
+				t.Fatalf("%s (%s), status %d", report.Verdict, report.Text, status)
+			}
+			for _, o := range report.Registers {
+				if o.Register != rtmr2 {
+					continue
+				}
+				entry := -1
+				if o.Finding != nil && o.Finding.Entry != nil {
+					entry = *o.Finding.Entry
+				}
+				if o.Finding == nil || o.Finding.Kind != c.kind || entry != c.entry || o.Finding.Proven != c.proven || !strings.Contains(o.Finding.Text, c.text) {
+					t.Errorf("%+v with entry %d, expected %s at %d: %s", o.Finding, entry, c.kind, c.entry, c.text)
+				}
+			}
+		})
+	}
 }

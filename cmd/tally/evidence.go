@@ -110,8 +110,8 @@ func (f *evidenceFlags) open() (*quote.Quote, error) {
 }
 
 // maxEvidence bounds a file that is read whole. The longest is a bundle with logs:
-// an IMA list of 110,000 entries has 12 MB, a journal repeats it with a digest for
-// every bank, and machines run for months.
+// an IMA list of 110,000 entries has 12 MB, a journal of it in three banks twice that,
+// and machines run for months.
 const maxEvidence = 256 << 20
 
 func openQuote(path string, opts quote.Options) (*quote.Quote, error) {

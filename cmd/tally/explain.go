@@ -159,7 +159,9 @@ func (r *verdictReport) explained(found replay.SearchResult) {
 		}
 		for _, e := range found.Found { // the proven ones come first
 			if e.Register == o.Register && slices.Contains(e.Banks, o.Alg) {
-				o.Finding = findingByExplanation(e)
+				if e.Proven || !o.Finding.isBasis() {
+					o.Finding = findingByExplanation(e)
+				}
 				break
 			}
 		}
@@ -186,7 +188,7 @@ func (r *verdictReport) settle(e replay.Explanation) {
 }
 
 func findingByExplanation(e replay.Explanation) *findingReport {
-	f := &findingReport{Kind: string(e.Kind), Proven: e.Proven, Text: e.Text}
+	f := &findingReport{Kind: string(e.Kind), Proven: e.Proven, Text: e.Text, searched: true}
 	if e.Log >= 0 && e.Entry >= 0 {
 		f.Log, f.Entry = &e.Log, &e.Entry
 	}

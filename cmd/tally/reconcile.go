@@ -130,5 +130,9 @@ func (c *investigation) reconcile(trails bool) (*verdictReport, error) {
 	if err == nil {
 		err = c.holdCopies(folded)
 	}
-	return c.judge(folded), err
+	report := c.judge(folded)
+	if err == nil {
+		err = c.findBases(report)
+	}
+	return report, err
 }

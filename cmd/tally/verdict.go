@@ -70,6 +70,8 @@ type findingReport struct {
 	Entry  *int   `json:"entry,omitempty"` // its index in that log
 	Proven bool   `json:"proven"`
 	Text   string `json:"text"`
+
+	searched bool // it is one of the search's, which is printed by itself
 }
 
 // uncovered are a log's events in a register that the quote says nothing of.

@@ -182,7 +182,7 @@ func (r *verdictReport) printFindings(w io.Writer) {
 	registers := map[string][]string{}
 	searchable := false
 	for _, o := range r.Registers {
-		if o.Finding == nil || r.Search != nil && o.Text != o.Finding.Text {
+		if o.Finding == nil || o.Finding.searched {
 			continue // or below, with the search
 		}
 		text := o.Finding.Text

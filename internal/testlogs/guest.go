@@ -27,9 +27,19 @@ func NewGuest(t testing.TB, banks []rtmr.Alg, registers ...rtmr.Register) *Guest
 	t.Helper()
 	g := &Guest{Device: rtmr.NewMemory(banks, registers...)}
 	g.w = cel.NewWriter(&g.journal, cel.TLV)
-	base := &eventlog.Event{MRIndex: 0xffffffff, EventType: eventlog.EVNoAction, EventData: []byte("Tallystick Base\x00{\"reason\":\"start\",\"registers\":{}}")}
-	g.write(t, base.Measurement(rtmr.Register{}))
+	g.Base(t, &evidence.Base{Reason: evidence.AtStart, Registers: g.Values(t)})
 	return g
+}
+
+// Base journals what registers hold.
+func (g *Guest) Base(t testing.TB, b *evidence.Base) {
+	t.Helper()
+	data, err := b.EventData()
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := &eventlog.Event{MRIndex: 0xffffffff, EventType: eventlog.EVNoAction, EventData: data}
+	g.write(t, event.Measurement(rtmr.Register{}))
 }
 
 func (g *Guest) write(t testing.TB, m rtmr.Measurement) {
