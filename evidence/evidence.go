@@ -8,7 +8,7 @@
 //	data, err := bundle.Marshal()
 //	bundle, err := evidence.Read(data)
 //
-// It is a CBOR collection of RFC 9999 (RATS Conceptual Messages Wrapper), which
+// It is a CBOR collection of a CMW (draft-ietf-rats-msg-wrap), which
 // docs/evidence.md specifies to the byte.
 //
 // Nothing in a bundle is to be believed because it stands there: whoever sends it
