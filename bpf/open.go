@@ -75,7 +75,7 @@ func open(opts Options) (*Registers, error) {
 			return nil, err
 		}
 		defer m.layout.Close()
-		return &Registers{state: m.state, description: describe(folder, false)}, nil
+		return &Registers{state: m.state, description: describe(folder, false), folder: folder}, nil
 	}
 	unlock, err := lockFolder(opts)
 	if err != nil {
@@ -214,7 +214,7 @@ func (m *maps) load(spec *ebpf.CollectionSpec, folder string) (*Registers, error
 		return nil, explain(err)
 	}
 	defer coll.Close()
-	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true)}, nil
+	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true), folder}, nil
 }
 
 // pin makes the pins appear, all at once. The caller holds the folder's lock.
