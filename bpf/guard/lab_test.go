@@ -1,0 +1,68 @@
+//go:build linux
+
+package guard_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tallystick/lab"
+)
+
+// inGuest is set in the machines that TestLab boots: there it runs the attacks.
+const inGuest = "GUARD_GUEST"
+
+// Attacks by root on the registers and on the report interfaces, on the kernels
+// that Debian has: each works before there is a guard, and is denied afterwards.
+func TestLab(t *testing.T) {
+	if os.Getenv(inGuest) != "" {
+		guest(t)
+		return
+	}
+	program := filepath.Join(t.TempDir(), "guard.test")
+	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []struct {
+		name, lockdown string
+		lab.Machine
+	}{
+		{"6.1", "[none]", lab.Machine{Kernel: "6.1"}},
+		{"6.1-confidentiality", "[confidentiality]", lab.Machine{Kernel: "6.1", Append: "lockdown=confidentiality"}},
+		{"6.12", "[none]", lab.Machine{Kernel: "6.12", Modules: []string{"tsm"}}},
+		{"7.3-tdx", "[none]", lab.Machine{Kernel: "7.3", TSM: true}},
+		{"7.3-sev", "[confidentiality]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest", Append: "lockdown=confidentiality"}},
+		{"7.3-secure-boot", "[integrity]", lab.Machine{Kernel: "7.3", Firmware: lab.SecureBoot, Modules: []string{"tsm_report"}}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			if m.Firmware != lab.SecureBoot {
+				m.Firmware = lab.SeaBIOS
+			}
+			m.TPM = lab.NoTPM
+			m.Files = map[string][]byte{"/guard.test": content}
+			g := m.Start(t)
+			if got := string(g.Get("/sys/kernel/security/lockdown")); !strings.Contains(got, m.lockdown) {
+				t.Errorf("lockdown is %s, want %s", got, m.lockdown)
+			}
+			r := g.Exec(lab.Command{
+				Args: []string{"/guard.test", "-test.v", "-test.run", "^TestLab$"},
+				Env:  []string{inGuest + "=1"},
+			})
+			out := string(r.Stdout) + string(r.Stderr)
+			t.Logf("%s\n%s", g.Release(), out)
+			if r.Status != 0 || !strings.Contains(out, "--- PASS: TestLab/restarted") {
+				t.Errorf("status %d", r.Status)
+			}
+			g.Stop()
+		})
+	}
+}
