@@ -65,5 +65,8 @@ func (m *Machine) modules(k *setup.Kernel) ([]setup.Module, error) {
 			names = append(names, name)
 		}
 	}
+	if m.TSM {
+		names = append(names, "tsm_report") // which labtsm calls
+	}
 	return k.Modules(append(append(names, ownModules...), m.Modules...)...)
 }

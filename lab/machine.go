@@ -33,8 +33,8 @@ type Machine struct {
 	Hash     string // ima_hash=
 
 	Modules []string // kernel modules that init loads, beside what it needs itself
-	// TSM loads the module labtsm, which stands in for TDX's registers: see
-	// lab/labtsm. It takes a kernel 7 and no Secure Boot.
+	// TSM loads the module labtsm, which stands in for TDX's driver: registers,
+	// TDREPORTs and quotes. See lab/labtsm. It takes a kernel 7 and no Secure Boot.
 	TSM       bool
 	TSMParams string // "rtmrs=6 fail=4"
 	// Files are put into the root disk, by absolute path. Those that begin as a

@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,8 +105,41 @@ func TestTSM(t *testing.T) {
 	if trace := traced(m, func() { m.Put(m.file(0), digest(6)) }); !strings.Contains(trace, "tsm_mr_write") || !strings.Contains(trace, strings.Repeat("06", sha512.Size384)) {
 		t.Errorf("the tracepoint of an extend: %s", trace)
 	}
+	m.extended(0, digest(6))
+	m.quotes()
 	m.Stop()
 }
+
+// quotes holds a quote's fields against what is to be there, and has quotes fail.
+func (m *tsm) quotes() {
+	const entry = "/sys/kernel/config/tsm/report/test/"
+	m.Guest.Run("mkdir", entry)
+	nonce := digest64(7)
+	m.Put(entry+"inblob", nonce)
+	quote := m.Get(entry + "outblob")
+	// The offsets of a version 4 quote: header 48 bytes, MRTD 184, RTMR0 376, ..,
+	// REPORTDATA 568 (Intel's TDX DCAP Quoting Library API, A.3).
+	mrtd := sha512.Sum384([]byte("labtsm"))
+	want := slices.Concat(m.want[0][:], m.want[1][:], m.want[2][:], m.want[3][:], nonce)
+	if !bytes.HasPrefix(quote, []byte{4, 0, 2, 0, 0x81, 0, 0, 0}) || !bytes.Equal(quote[184:232], mrtd[:]) || !bytes.Equal(quote[376:632], want) {
+		m.Errorf("the quote is %x, expected MRTD %x and the registers and REPORTDATA %x", quote, mrtd, want)
+	}
+	if provider, generation := m.Get(entry+"provider"), m.Get(entry+"generation"); string(provider) != "tdx_guest\n" || string(generation) != "1\n" {
+		m.Errorf("provider %q, generation %q", provider, generation)
+	}
+	m.set("quote_fail", "1")
+	m.set("quote_errno", "110")
+	m.Put(entry+"inblob", nonce)
+	if _, err := m.Read(entry + "outblob"); !errors.Is(err, syscall.ETIMEDOUT) {
+		m.Errorf("a failing quote: %v, expected ETIMEDOUT", err)
+	}
+	if again := m.Get(entry + "outblob"); !bytes.Equal(again, quote) {
+		m.Errorf("the quote after one that failed is %x", again)
+	}
+	m.Guest.Run("rmdir", entry)
+}
+
+func digest64(b byte) []byte { return bytes.Repeat([]byte{b}, sha512.Size) }
 
 // traced runs f and returns what the library's tracepoints told meanwhile.
 func traced(m *tsm, f func()) string {
