@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -85,7 +84,8 @@ func (d Denial) String() string {
 }
 
 // Denials yields what was denied since it was last called, by whatever process,
-// and then as it happens, until the context is done. The kernel keeps some 2,700;
+// and then as it happens, until the context is done; what was denied by then is
+// yielded before it returns. The kernel keeps some 2,700;
 // more than that are lost, and counted by Status. One caller at a time.
 func (g *Guard) Denials(ctx context.Context) iter.Seq2[Denial, error] {
 	return func(yield func(Denial, error) bool) {
@@ -95,11 +95,11 @@ func (g *Guard) Denials(ctx context.Context) iter.Seq2[Denial, error] {
 			return
 		}
 		defer r.Close()
-		defer context.AfterFunc(ctx, func() { r.SetDeadline(time.Unix(1, 0)) })()
+		defer context.AfterFunc(ctx, func() { r.Flush() })()
 		var rec ringbuf.Record
 		for {
 			err := r.ReadInto(&rec)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
+			if errors.Is(err, ringbuf.ErrFlushed) {
 				return
 			}
 			var d guardDenial

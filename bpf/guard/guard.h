@@ -20,7 +20,7 @@ enum what {
 	WHAT_PROGRAM,  /* to load or open a program that refers to one; object: the map's ID */
 	WHAT_ITERATOR, /* to load a program that writes to any map's elements */
 	WHAT_ALTER,    /* to load a program that alters what calls return; object: its type */
-	WHAT_UNPIN,    /* to remove, rename or replace a pin; object: its inode */
+	WHAT_UNPIN,    /* to remove, rename or replace a pin; object: its inode, or 0 */
 	WHAT_UMOUNT,   /* to take away the mount with the pins */
 	WHAT_TRACE,    /* to get at a helper's memory; object: its process */
 	WHAT_DEVICE,   /* to open a report device; object: its minor number */

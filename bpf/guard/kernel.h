@@ -117,7 +117,6 @@ struct bpf_prog_aux {
 };
 
 struct bpf_prog {
-	__u16 kprobe_override : 1;
 	enum bpf_prog_type type;
 	enum bpf_attach_type expected_attach_type;
 	struct bpf_prog_aux *aux;

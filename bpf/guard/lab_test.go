@@ -54,7 +54,7 @@ func TestLab(t *testing.T) {
 				t.Errorf("lockdown is %s, want %s", got, m.lockdown)
 			}
 			r := g.Exec(lab.Command{
-				Args: []string{"/guard.test", "-test.v", "-test.run", "^TestLab$"},
+				Args: []string{"/guard.test", "-test.v", "-test.timeout", "50s", "-test.run", "^TestLab$"},
 				Env:  []string{inGuest + "=1"},
 			})
 			out := string(r.Stdout) + string(r.Stderr)
