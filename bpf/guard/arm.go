@@ -166,6 +166,9 @@ func (c *collection) adopt(p *program, folder string, ids []ebpf.MapID) (_ *Guar
 	}()
 	for _, id := range p.maps {
 		m, err := ebpf.NewMapFromID(id)
+		if errors.Is(err, unix.EPERM) && capable() {
+			return nil, fmt.Errorf("map %d: %w: %w", id, ErrNotAdmitted, err)
+		}
 		if err != nil {
 			return nil, kernel.Explain(err)
 		}

@@ -80,7 +80,7 @@ var attacks = []attack{
 	// A program may write to a frozen map, whatever descriptor it was loaded with.
 	{"write_by_program", guard.UseMap, func(x *target) error {
 		return changing(x, func() error {
-			p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			p, err := newProgram(&ebpf.ProgramSpec{
 				Type: ebpf.Syscall, Flags: unix.BPF_F_SLEEPABLE, License: "GPL",
 				Instructions: append(append(asm.Instructions{
 					asm.StoreImm(asm.RFP, -4, 0, asm.Word),
@@ -103,7 +103,7 @@ var attacks = []attack{
 	// it (kernel/bpf/map_iter.c).
 	{"write_by_iterator", guard.Iterate, func(x *target) error {
 		return changing(x, func() error {
-			p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			p, err := newProgram(&ebpf.ProgramSpec{
 				Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "bpf_map_elem", License: "GPL",
 				Instructions: append(append(asm.Instructions{
 					asm.LoadMem(asm.R0, asm.R1, 24, asm.DWord), // struct bpf_iter__bpf_map_elem: meta, map, key, value
@@ -137,7 +137,7 @@ var attacks = []attack{
 		}
 		return f.Close()
 	}},
-	{"process_vm_writev", guard.Trace, func(x *target) error {
+	{"process_vm_readv", guard.Trace, func(x *target) error {
 		b := make([]byte, 8)
 		local := []unix.Iovec{{Base: &b[0], Len: 8}}
 		remote := []unix.RemoteIovec{{Base: imageOf(x.helper), Len: 8}}
@@ -204,6 +204,11 @@ func changing(x *target, f func() error) error {
 		return errors.New("the registers are as they were")
 	}
 	return err
+}
+
+// newProgram loads a program, and not a second time to know why it was refused.
+func newProgram(spec *ebpf.ProgramSpec) (*ebpf.Program, error) {
+	return ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogDisabled: true})
 }
 
 func closing(c io.Closer, err error) error {

@@ -179,7 +179,7 @@ func denied(t *testing.T, h *helper, f func(), want ...guard.What) {
 func testArmed(t *testing.T, h *helper, x *target) {
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
-			if a.name == "write_by_program" && cannotTell(t) {
+			if a.what == guard.UseMap && cannotTell(t) {
 				if err := a.try(x); err != nil {
 					t.Errorf("%v; Status and docs/threat-model.md say that this works", err)
 				}
@@ -255,7 +255,7 @@ func testLinks(t *testing.T) {
 		if err := it.Link.Detach(); err == nil {
 			t.Errorf("link %d is detached", info.ID)
 		}
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		p, err := newProgram(&ebpf.ProgramSpec{
 			Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "file_open", License: "GPL",
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 		})
@@ -337,8 +337,9 @@ func inMemory(t *testing.T, change func([]byte)) string {
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
 	change(program)
-	name := filepath.Join("/run", t.Name(), "helper")
-	must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+	dir, err := os.MkdirTemp("/run", "program-")
+	must(t, err)
+	name := filepath.Join(dir, "helper")
 	must(t, os.WriteFile(name, program, 0o755))
 	return name
 }
@@ -392,7 +393,7 @@ func testRest(t *testing.T) {
 		spec.Instructions = asm.Instructions{
 			asm.LoadMapPtr(asm.R1, m.FD()), asm.Mov.Imm(asm.R0, 0), asm.Return(),
 		}
-		p, err := ebpf.NewProgram(spec)
+		p, err := newProgram(spec)
 		if err != nil {
 			t.Errorf("%s: %v", spec.Type, err)
 			continue
@@ -505,7 +506,7 @@ func sealedAttacks(t *testing.T, device string) []sealedAttack {
 			return ioctlFile(name, command)
 		}},
 		{"fmod_ret", guard.Alter, func() error {
-			return closing(ebpf.NewProgram(&ebpf.ProgramSpec{
+			return closing(newProgram(&ebpf.ProgramSpec{
 				Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: "security_file_open", License: "GPL",
 				Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 			}))
@@ -513,7 +514,7 @@ func sealedAttacks(t *testing.T, device string) []sealedAttack {
 	}
 	if canWriteRegs(t) {
 		list = append(list, sealedAttack{"write_user_registers", guard.Alter, func() error {
-			return closing(ebpf.NewProgram(&ebpf.ProgramSpec{
+			return closing(newProgram(&ebpf.ProgramSpec{
 				Type: ebpf.Kprobe, License: "GPL",
 				Instructions: asm.Instructions{
 					asm.Mov.Imm(asm.R0, 0),
