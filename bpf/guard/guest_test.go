@@ -570,6 +570,19 @@ func testSealed(t *testing.T, h *helper, device string, s *stale) {
 			}
 		}, guard.Ioctl)
 	})
+	t.Run("ioctl_32_bit", func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "device")
+		must(t, unix.Mknod(name, unix.S_IFCHR|0o600, otherDevice(t)))
+		cmd := exec.Command(program32Path)
+		cmd.Env = append(os.Environ(), role+"=ioctl", deviceName+"="+name)
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != int(unix.EPERM) {
+			t.Errorf("a 32-bit program's ioctl: error %d, want EPERM\n%s", got, out)
+		}
+		if d := h.do("denials").Denials; len(d) != 1 || d[0].What != guard.Ioctl {
+			t.Errorf("logged was %v", d)
+		}
+	})
 	if s.inblob != nil {
 		t.Run("open_report", func(t *testing.T) { testStaleReport(t, h, s) })
 	}

@@ -28,6 +28,9 @@ import (
 // role is set in processes that a test starts, and says what they are.
 const role = "GUARD_ROLE"
 
+// deviceName is set for the role ioctl.
+const deviceName = "GUARD_DEVICE"
+
 func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
 	case "":
@@ -47,6 +50,11 @@ func TestMain(m *testing.M) {
 			unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0),
 			os.Setenv(role, "helper"), guard.Exec())
 		panic(err)
+	case "ioctl": // asks a misc device for a report; its exit status is the error
+		err := ioctlFile(os.Getenv(deviceName), tdxReport0)
+		var errno unix.Errno
+		errors.As(err, &errno)
+		os.Exit(int(errno))
 	case "wait": // a process to be traced
 		io.ReadAll(os.Stdin)
 	}

@@ -22,16 +22,7 @@ func TestLab(t *testing.T) {
 		guest(t)
 		return
 	}
-	program := filepath.Join(t.TempDir(), "guard.test")
-	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
+	program, program32 := compile(t, "amd64"), compile(t, "386")
 	for _, m := range []struct {
 		name, lockdown string
 		lab.Machine
@@ -40,7 +31,8 @@ func TestLab(t *testing.T) {
 		{"6.1-confidentiality", "[confidentiality]", lab.Machine{Kernel: "6.1", Append: "lockdown=confidentiality"}},
 		{"6.12", "[none]", lab.Machine{Kernel: "6.12", Modules: []string{"tsm"}}},
 		{"7.3-tdx", "[none]", lab.Machine{Kernel: "7.3", TSM: true}},
-		{"7.3-sev", "[confidentiality]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest", Append: "lockdown=confidentiality"}},
+		{"7.3-sev", "[none]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest"}},
+		{"7.3-confidentiality", "[confidentiality]", lab.Machine{Kernel: "7.3", Modules: []string{"tsm_report"}, Append: "lockdown=confidentiality"}},
 		{"7.3-secure-boot", "[integrity]", lab.Machine{Kernel: "7.3", Firmware: lab.SecureBoot, Modules: []string{"tsm_report"}}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
@@ -48,7 +40,7 @@ func TestLab(t *testing.T) {
 				m.Firmware = lab.SeaBIOS
 			}
 			m.TPM = lab.NoTPM
-			m.Files = map[string][]byte{"/guard.test": content}
+			m.Files = map[string][]byte{"/guard.test": program, program32Path: program32}
 			g := m.Start(t)
 			if got := string(g.Get("/sys/kernel/security/lockdown")); !strings.Contains(got, m.lockdown) {
 				t.Errorf("lockdown is %s, want %s", got, m.lockdown)
@@ -65,4 +57,22 @@ func TestLab(t *testing.T) {
 			g.Stop()
 		})
 	}
+}
+
+// program32Path is this program, as 32-bit programs are.
+const program32Path = "/guard32.test"
+
+func compile(t *testing.T, arch string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "guard.test")
+	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", file, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
