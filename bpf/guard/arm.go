@@ -294,7 +294,7 @@ func fire(state *ebpf.Map) error {
 		if traced() {
 			return errors.New("this process is being traced, and so not fit to arm a guard")
 		}
-		return &rtmr.NotSupportedError{Feature: lsmFeature, Err: errors.New("its programs were attached and not run")}
+		return &rtmr.NotSupportedError{Feature: lsmFeature, Err: errors.New("its programs were attached and did not run; or this process is not in the initial PID namespace")}
 	}
 	return nil
 }

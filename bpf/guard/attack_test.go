@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"testing"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -39,19 +40,20 @@ func (x *target) pin(name string) string { return filepath.Join(x.path, "registe
 // attack is something that root tries. It succeeds before there is a guard, and
 // is EPERM afterwards, and logged.
 type attack struct {
-	name string
-	what guard.What
-	try  func(x *target) error
+	name  string
+	what  guard.What
+	try   func(x *target) error
+	reads bool // only, which is everybody's right if the registers are public
 }
 
 // attacks are tried before there is a guard and after. What destroys comes last.
 var attacks = []attack{
 	{"open_pin", guard.OpenMap, func(x *target) error {
 		return closing(ebpf.LoadPinnedMap(x.pin("state"), &ebpf.LoadPinOptions{ReadOnly: true}))
-	}},
+	}, true},
 	{"open_layout", guard.OpenMap, func(x *target) error {
 		return closing(ebpf.LoadPinnedMap(x.pin("layout"), &ebpf.LoadPinOptions{ReadOnly: true}))
-	}},
+	}, true},
 	{"open_map_by_id", guard.OpenMap, func(x *target) error {
 		info, err := x.held.Info()
 		if err != nil {
@@ -59,7 +61,7 @@ var attacks = []attack{
 		}
 		id, _ := info.ID()
 		return closing(ebpf.NewMapFromID(id))
-	}},
+	}, false},
 	{"run_extend_by_id", guard.UseMap, func(x *target) error {
 		for id := ebpf.ProgramID(0); ; {
 			var err error
@@ -76,7 +78,7 @@ var attacks = []attack{
 				return nil
 			}
 		}
-	}},
+	}, false},
 	// A program may write to a frozen map, whatever descriptor it was loaded with.
 	{"write_by_program", guard.UseMap, func(x *target) error {
 		return changing(x, func() error {
@@ -98,7 +100,7 @@ var attacks = []attack{
 			_, err = p.Run(&ebpf.RunOptions{})
 			return err
 		})
-	}},
+	}, false},
 	// An iterator is given a frozen map's values to change, without referring to
 	// it (kernel/bpf/map_iter.c).
 	{"write_by_iterator", guard.Iterate, func(x *target) error {
@@ -127,8 +129,8 @@ var attacks = []attack{
 			_, err = io.Copy(io.Discard, r)
 			return err
 		})
-	}},
-	{"ptrace", guard.Trace, func(x *target) error { return ptrace(x.helper) }},
+	}, false},
+	{"ptrace", guard.Trace, func(x *target) error { return ptrace(x.helper) }, false},
 	{"proc_mem", guard.Trace, func(x *target) error {
 		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", x.helper), os.O_RDWR, 0)
 		if err != nil {
@@ -136,14 +138,8 @@ var attacks = []attack{
 			return eperm(err)
 		}
 		return f.Close()
-	}},
-	{"process_vm_readv", guard.Trace, func(x *target) error {
-		b := make([]byte, 8)
-		local := []unix.Iovec{{Base: &b[0], Len: 8}}
-		remote := []unix.RemoteIovec{{Base: imageOf(x.helper), Len: 8}}
-		_, err := unix.ProcessVMReadv(x.helper, local, remote, 0)
-		return err
-	}},
+	}, false},
+	{"process_vm_readv", guard.Trace, func(x *target) error { return readMemory(x.helper) }, false},
 	{"pidfd_getfd", guard.Trace, func(x *target) error {
 		pidfd, err := unix.PidfdOpen(x.helper, 0)
 		if err != nil {
@@ -155,14 +151,14 @@ var attacks = []attack{
 			unix.Close(fd)
 		}
 		return err
-	}},
+	}, false},
 	{"rename_pin", guard.Unpin, func(x *target) error {
 		return renaming(x.pin("state"), filepath.Join(x.path, "moved"))
-	}},
+	}, false},
 	{"rename_folder", guard.Unpin, func(x *target) error {
 		return renaming(filepath.Join(x.path, "registers"), filepath.Join(x.path, "moved"))
-	}},
-	{"rename_parent", guard.Unpin, func(x *target) error { return renaming(x.path, x.path+"-moved") }},
+	}, false},
+	{"rename_parent", guard.Unpin, func(x *target) error { return renaming(x.path, x.path+"-moved") }, false},
 	{"replace_pin", guard.Unpin, func(x *target) error {
 		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 		if err != nil {
@@ -175,10 +171,10 @@ var attacks = []attack{
 		}
 		defer os.Remove(other)
 		return os.Rename(other, x.pin("layout"))
-	}},
-	{"unlink_pin", guard.Unpin, func(x *target) error { return os.Remove(x.pin("state")) }},
-	{"umount_above", guard.Umount, func(x *target) error { return unix.Unmount(x.above, unix.MNT_DETACH) }},
-	{"umount", guard.Umount, func(x *target) error { return unix.Unmount(x.mount, 0) }},
+	}, false},
+	{"unlink_pin", guard.Unpin, func(x *target) error { return os.Remove(x.pin("state")) }, false},
+	{"umount_above", guard.Umount, func(x *target) error { return unix.Unmount(x.above, unix.MNT_DETACH) }, false},
+	{"umount", guard.Umount, func(x *target) error { return unix.Unmount(x.mount, 0) }, false},
 }
 
 // flipRegister changes the value at R0, of 4,000 bytes or so.
@@ -239,6 +235,39 @@ func ptrace(pid int) error {
 		return err
 	}
 	return unix.PtraceDetach(pid)
+}
+
+func readMemory(pid int) error {
+	b := make([]byte, 8)
+	local := []unix.Iovec{{Base: &b[0], Len: 8}}
+	remote := []unix.RemoteIovec{{Base: imageOf(pid), Len: 8}}
+	_, err := unix.ProcessVMReadv(pid, local, remote, 0)
+	return err
+}
+
+// readChild reads the helper's memory by way of a child that shares it, which
+// is held up while it executes a program.
+func readChild(t *testing.T, h *helper) error {
+	fan, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
+	must(t, err)
+	defer unix.Close(fan)
+	must(t, unix.FanotifyMark(fan, unix.FAN_MARK_ADD, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, "/bin/busybox"))
+	answered := make(chan answer)
+	go func() { answered <- h.try("child", "/etc/hosts") }()
+
+	var event [unsafe.Sizeof(unix.FanotifyEventMetadata{})]byte
+	_, err = unix.Read(fan, event[:])
+	must(t, err)
+	meta := (*unix.FanotifyEventMetadata)(unsafe.Pointer(&event[0]))
+	defer unix.Close(int(meta.Fd))
+	result := readMemory(int(meta.Pid))
+	response := unix.FanotifyResponse{Fd: meta.Fd, Response: unix.FAN_ALLOW}
+	_, err = unix.Write(fan, unsafe.Slice((*byte)(unsafe.Pointer(&response)), unsafe.Sizeof(response)))
+	must(t, err)
+	if a := <-answered; a.Err != "" {
+		t.Errorf("the helper's child: %s", a.Err)
+	}
+	return result
 }
 
 // imageOf returns where a process has something mapped.

@@ -379,6 +379,16 @@ int BPF_PROG(guard_umount, struct vfsmount *mnt, int flags)
 	return 0;
 }
 
+/* has_memory_of_helper - it is a helper, or a child that shares its memory until it executes */
+static __always_inline bool has_memory_of_helper(struct task_struct *task)
+{
+	struct task_struct *parent = task->real_parent;
+
+	if (is_admitted(task->group_leader))
+		return true;
+	return task->mm && (__u64)task->mm == (__u64)parent->mm && is_admitted(parent->group_leader);
+}
+
 /*
  * ptrace, /proc/PID/mem, process_vm_writev, pidfd_getfd. The child is whichever
  * thread is meant.
@@ -386,15 +396,14 @@ int BPF_PROG(guard_umount, struct vfsmount *mnt, int flags)
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(guard_ptrace, struct task_struct *child, unsigned int mode)
 {
-	struct task_struct *leader = child->group_leader;
 	struct guard *g;
 
 	if (!(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	g = armed();
-	if (!g || !is_admitted(leader))
+	if (!g || !has_memory_of_helper(child))
 		return 0;
-	return record(g, WHAT_TRACE, leader->tgid);
+	return record(g, WHAT_TRACE, child->tgid);
 }
 
 static __always_inline bool is_misc(struct inode *inode)

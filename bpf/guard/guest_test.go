@@ -39,7 +39,7 @@ func guest(t *testing.T) {
 		return
 	}
 	h := startHelper(t, "helper", nil)
-	h.do("open", path)
+	h.do("open", path, os.Getenv(inGuest))
 	x := &target{path: path, mount: "/sys/fs/bpf", above: "/sys", helper: h.cmd.Process.Pid}
 	x.held = hold(t, x)
 	stale := openStale(t, device)
@@ -72,12 +72,14 @@ func guest(t *testing.T) {
 		}
 		x.helper = again.cmd.Process.Pid
 		denied(t, again, func() {
-			for _, a := range attacks[:3] {
-				if err := a.try(x); !errors.Is(err, unix.EPERM) {
-					t.Errorf("%s: %v, want EPERM", a.name, err)
+			for _, a := range attacks {
+				if a.what == guard.Umount || a.what == guard.OpenMap && !a.reads {
+					if err := a.try(x); !errors.Is(err, unix.EPERM) {
+						t.Errorf("%s: %v, want EPERM", a.name, err)
+					}
 				}
 			}
-		}, guard.OpenMap, guard.OpenMap, guard.OpenMap)
+		}, guard.OpenMap, guard.Umount, guard.Umount)
 		testHelperReports(t, again, device)
 	})
 }
@@ -143,6 +145,11 @@ func testBefore(t *testing.T, device string) {
 			}
 		})
 	}
+	t.Run("read_child", func(t *testing.T) {
+		if err := readChild(t, h); err != nil {
+			t.Error(err)
+		}
+	})
 	onDisk := startHelper(t, "on-disk", nil)
 	onDisk.do("open", "/sys/fs/bpf/on-disk")
 	if a := onDisk.try("arm"); a.Kind != "not in memory" {
@@ -185,6 +192,12 @@ func testArmed(t *testing.T, h *helper, x *target) {
 				}
 				return
 			}
+			if a.reads && os.Getenv(inGuest) == "public" {
+				if err := a.try(x); err != nil {
+					t.Errorf("public registers: %v", err)
+				}
+				return
+			}
 			denied(t, h, func() {
 				if err := a.try(x); !errors.Is(err, unix.EPERM) {
 					t.Errorf("%v, want EPERM", err)
@@ -198,6 +211,13 @@ func testArmed(t *testing.T, h *helper, x *target) {
 				t.Errorf("%v, want EPERM", err)
 			}
 		}, guard.Unpin)
+	})
+	t.Run("read_child", func(t *testing.T) {
+		denied(t, h, func() {
+			if err := readChild(t, h); !errors.Is(err, unix.EPERM) {
+				t.Errorf("%v, want EPERM", err)
+			}
+		}, guard.Trace)
 	})
 	t.Run("umount_lazily", func(t *testing.T) {
 		denied(t, h, func() {

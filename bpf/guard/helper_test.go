@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -173,7 +174,7 @@ type server struct {
 func (s *server) handle(args []string, a *answer) (err error) {
 	switch args[0] {
 	case "open":
-		s.regs, err = bpf.Open(bpf.Options{Path: args[1], Public: len(args) > 2})
+		s.regs, err = bpf.Open(bpf.Options{Path: args[1], Public: slices.Contains(args, "public")})
 	case "arm":
 		s.guard, err = guard.Arm(s.regs)
 	case "seal":

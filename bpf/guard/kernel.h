@@ -26,6 +26,9 @@ struct nsproxy {
 	struct mnt_namespace *mnt_ns;
 };
 
+struct mm_struct {
+};
+
 struct seccomp {
 	int mode;
 };
@@ -34,6 +37,8 @@ struct task_struct {
 	unsigned int ptrace;
 	int pid;
 	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 self_exec_id;
 	struct nsproxy *nsproxy;

@@ -13,6 +13,7 @@ import (
 )
 
 // inGuest is set in the machines that TestLab boots: there it runs the attacks.
+// Its value says how the registers are made there.
 const inGuest = "GUARD_GUEST"
 
 // Attacks by root on the registers and on the report interfaces, on the kernels
@@ -26,14 +27,15 @@ func TestLab(t *testing.T) {
 	for _, m := range []struct {
 		name, lockdown string
 		lab.Machine
+		registers string
 	}{
-		{"6.1", "[none]", lab.Machine{Kernel: "6.1"}},
-		{"6.1-confidentiality", "[confidentiality]", lab.Machine{Kernel: "6.1", Append: "lockdown=confidentiality"}},
-		{"6.12", "[none]", lab.Machine{Kernel: "6.12", Modules: []string{"tsm"}}},
-		{"7.3-tdx", "[none]", lab.Machine{Kernel: "7.3", TSM: true}},
-		{"7.3-sev", "[none]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest"}},
-		{"7.3-confidentiality", "[confidentiality]", lab.Machine{Kernel: "7.3", Modules: []string{"tsm_report"}, Append: "lockdown=confidentiality"}},
-		{"7.3-secure-boot", "[integrity]", lab.Machine{Kernel: "7.3", Firmware: lab.SecureBoot, Modules: []string{"tsm_report"}}},
+		{"6.1", "[none]", lab.Machine{Kernel: "6.1"}, "private"},
+		{"6.1-confidentiality", "[confidentiality]", lab.Machine{Kernel: "6.1", Append: "lockdown=confidentiality"}, "private"},
+		{"6.12", "[none]", lab.Machine{Kernel: "6.12", Modules: []string{"tsm", "netconsole"}}, "private"},
+		{"7.3-tdx", "[none]", lab.Machine{Kernel: "7.3", TSM: true, Modules: []string{"netconsole"}}, "private"},
+		{"7.3-sev", "[none]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest"}, "public"},
+		{"7.3-confidentiality", "[confidentiality]", lab.Machine{Kernel: "7.3", Modules: []string{"tsm_report"}, Append: "lockdown=confidentiality"}, "private"},
+		{"7.3-secure-boot", "[integrity]", lab.Machine{Kernel: "7.3", Firmware: lab.SecureBoot, Modules: []string{"tsm_report"}}, "private"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			if m.Firmware != lab.SecureBoot {
@@ -46,8 +48,8 @@ func TestLab(t *testing.T) {
 				t.Errorf("lockdown is %s, want %s", got, m.lockdown)
 			}
 			r := g.Exec(lab.Command{
-				Args: []string{"/guard.test", "-test.v", "-test.timeout", "50s", "-test.run", "^TestLab$"},
-				Env:  []string{inGuest + "=1"},
+				Args: []string{"/guard.test", "-test.v", "-test.timeout", "2m", "-test.run", "^TestLab$"},
+				Env:  []string{inGuest + "=" + m.registers},
 			})
 			out := string(r.Stdout) + string(r.Stderr)
 			t.Logf("%s\n%s", g.Release(), out)
