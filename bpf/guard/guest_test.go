@@ -31,6 +31,10 @@ const (
 
 // guest is what happens in one boot of a machine: a guard is armed once.
 func guest(t *testing.T) {
+	if os.Getenv(inGuest) == "no-lsm" {
+		t.Run("unsupported", testUnsupported)
+		return
+	}
 	// As systemd has it, and as an umount in another namespace reaches this one.
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
 	device := makeDevice(t)
@@ -82,6 +86,19 @@ func guest(t *testing.T) {
 		}, guard.OpenMap, guard.Umount, guard.Umount)
 		testHelperReports(t, again, device)
 	})
+}
+
+// testUnsupported shows that a guard whose programs are not asked is no guard.
+func testUnsupported(t *testing.T) {
+	h := startHelper(t, "helper", nil)
+	h.do("open", path)
+	if a := h.try("arm"); a.Kind != "not supported" || !strings.Contains(a.Err, "bpf in lsm=") {
+		t.Errorf("to arm without BPF LSM: %+v", a)
+	}
+	if _, err := os.Stat(filepath.Join(path, "guard")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a guard that is none left its pins: %v", err)
+	}
+	h.do("extend")
 }
 
 func must(t *testing.T, err error) {

@@ -16,6 +16,9 @@ import (
 // Its value says how the registers are made there.
 const inGuest = "GUARD_GUEST"
 
+// last is the last of what is tested.
+var last = map[string]string{"private": "restarted", "public": "restarted", "no-lsm": "unsupported"}
+
 // Attacks by root on the registers and on the report interfaces, on the kernels
 // that Debian has: each works before there is a guard, and is denied afterwards.
 func TestLab(t *testing.T) {
@@ -36,6 +39,7 @@ func TestLab(t *testing.T) {
 		{"7.3-sev", "[none]", lab.Machine{Kernel: "7.3", TSM: true, TSMParams: "devname=sev-guest"}, "public"},
 		{"7.3-confidentiality", "[confidentiality]", lab.Machine{Kernel: "7.3", Modules: []string{"tsm_report"}, Append: "lockdown=confidentiality"}, "private"},
 		{"7.3-secure-boot", "[integrity]", lab.Machine{Kernel: "7.3", Firmware: lab.SecureBoot, Modules: []string{"tsm_report"}}, "private"},
+		{"6.12-no-bpf-lsm", "[none]", lab.Machine{Kernel: "6.12", Append: "lsm=lockdown,integrity"}, "no-lsm"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			if m.Firmware != lab.SecureBoot {
@@ -53,7 +57,7 @@ func TestLab(t *testing.T) {
 			})
 			out := string(r.Stdout) + string(r.Stderr)
 			t.Logf("%s\n%s", g.Release(), out)
-			if r.Status != 0 || !strings.Contains(out, "--- PASS: TestLab/restarted") {
+			if r.Status != 0 || !strings.Contains(out, "--- PASS: TestLab/"+last[m.registers]) {
 				t.Errorf("status %d", r.Status)
 			}
 			g.Stop()
