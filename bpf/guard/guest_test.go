@@ -479,9 +479,9 @@ func makeDevice(t *testing.T) string {
 
 // stale is what an attacker has open since before the seal.
 type stale struct {
-	device       *os.File
-	inblob       *os.File // nil where no provider has any
-	outblob, own *os.File
+	device  *os.File
+	inblob  *os.File // nil where no provider has any
+	outblob *os.File
 }
 
 func openStale(t *testing.T, device string) *stale {
