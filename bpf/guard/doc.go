@@ -8,11 +8,6 @@
 // Nothing takes a guard away again. [Guard.Denials] is what was denied, and to
 // whom.
 //
-//	if err := guard.Exec(); err != nil { .. } // does not return, the first time
-//	regs, err := bpf.Open(bpf.Options{})
-//	g, err := guard.Arm(regs)
-//	closed, err := g.Seal()
-//
 // docs/threat-model.md says what root can still do, and what stops it.
 //
 // It takes Linux 6.1, CONFIG_BPF_LSM with bpf among the modules of lsm= on the
