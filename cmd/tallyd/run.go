@@ -24,6 +24,8 @@ import (
 // service is what tallyd run is told.
 type service struct {
 	device, state, register, boot string
+	guard                         string
+	seal                          bool
 	poll                          time.Duration
 	allow                         []uint
 }
@@ -44,6 +46,8 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.state, "state", "/run/tallystick", "folder of the journal and the socket")
 	flags.StringVar(&s.register, "register", "", "register for IMA's entries, in place of their own or, in a TD, of RTMR2")
 	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends")
+	flags.StringVar(&s.guard, "guard", "auto", "keep root from registers in the kernel: yes, no, or auto, where the kernel can")
+	flags.BoolVar(&s.seal, "seal", false, "with the guard: give the hardware's reports to nobody else, until the next boot")
 	flags.DurationVar(&s.poll, "poll", time.Second, "how often to look where nothing wakes the service")
 	flags.UintSliceVar(&s.allow, "allow-uid", nil, "users that may ask over the socket, beside root")
 	return cmd
@@ -51,6 +55,9 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 
 func (s *service) run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := s.enterMemory(); err != nil {
+		return err
+	}
 	tapped, err := tap.Open(tap.Options{Poll: s.poll}) // before anything is read
 	if err != nil {
 		return err
@@ -78,6 +85,11 @@ func (s *service) run(ctx context.Context) error {
 		return err
 	}
 	cfg.Facts = append(cfg.Facts, facts(tapped)...)
+	guarded, err := s.arm(ctx, chosen.Device, log)
+	if err != nil {
+		return err
+	}
+	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded})
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
