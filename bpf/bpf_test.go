@@ -650,6 +650,43 @@ func TestReadBusy(t *testing.T) {
 	}
 }
 
+// Who lacks a capability is denied, and the kernel blamed for nothing.
+func TestCapabilities(t *testing.T) {
+	path := bpffs(t)
+	open(t, bpf.Options{Path: path})
+	for name, lacks := range map[string][]int{
+		"CAP_PERFMON": {unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
+		"CAP_BPF":     {unix.CAP_BPF, unix.CAP_SYS_ADMIN},
+	} {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // which ends with the goroutine: capabilities are a thread's
+			err := drop(lacks...)
+			if err == nil {
+				_, err = bpf.Open(bpf.Options{Path: path})
+			}
+			done <- err
+		}()
+		err := <-done
+		if !errors.Is(err, rtmr.ErrDenied) || errors.Is(err, rtmr.ErrNotSupported) || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v, want denied", name, err)
+		}
+	}
+}
+
+// drop takes capabilities from the thread.
+func drop(capabilities ...int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return err
+	}
+	for _, c := range capabilities {
+		caps[c/32].Effective &^= 1 << (c % 32)
+	}
+	return unix.Capset(&header, &caps[0])
+}
+
 // inodes tells whether pins are the same ones.
 func inodes(t *testing.T, path string) string {
 	var b strings.Builder

@@ -140,7 +140,7 @@ func checkFolder(f *os.File) error {
 	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &fs), unix.Fstat(int(f.Fd()), &stat)); err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	if fs.Type != unix.BPF_FS_MAGIC {
+	if uint32(fs.Type) != unix.BPF_FS_MAGIC { // an int32 on some architectures
 		return fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", f.Name())
 	}
 	if stat.Uid != uint32(os.Geteuid()) || stat.Mode&0o022 != 0 {
@@ -211,7 +211,7 @@ func (m *maps) load(spec *ebpf.CollectionSpec, folder string) (*Registers, error
 		MapReplacements: map[string]*ebpf.Map{"registers": m.state, "layout": m.layout},
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, explain(kernel.Load(err))
 	}
 	defer coll.Close()
 	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true)}, nil
