@@ -7,9 +7,11 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"tallystick/rtmr"
@@ -55,6 +57,47 @@ func TestExtendBusy(t *testing.T) {
 		t.Errorf("batch: %d, %v, want ErrBusy", n, err)
 	}
 	checkState(t, r, state)
+}
+
+// slow is a context that holds up the first of those who look at it.
+type slow struct {
+	context.Context
+	looked int
+}
+
+func (s *slow) Err() error {
+	if s.looked++; s.looked <= 2 {
+		time.Sleep(busyFor * 3 / 4)
+	}
+	return nil
+}
+
+// Others may be in the way for as long as extends go on: busy is who waits for one
+// extend. The program here extends one entry and gives up, and never extends the last.
+func TestExtendSlowly(t *testing.T) {
+	r, _ := loaded(t, 0)
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Syscall, Flags: unix.BPF_F_SLEEPABLE, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, int16(unsafe.Offsetof(registersCall{}.Count)), asm.Word),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.JLE.Imm(asm.R2, 1, "done"),
+			asm.Mov.Imm(asm.R3, 1),
+			asm.StoreMem(asm.R1, int16(unsafe.Offsetof(registersCall{}.Done)), asm.R3, asm.Word).WithSymbol("done"),
+			asm.Mov.Imm(asm.R0, -int32(unix.EAGAIN)),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prog.Close()
+	r.extend = prog
+	ctx := &slow{Context: context.Background()}
+	n, err := r.run(ctx, make([]registersEntry, 3))
+	if n != 2 || !errors.Is(err, rtmr.ErrBusy) || ctx.looked < 10 {
+		t.Errorf("%d extended, %v after %d tries, want 2 and ErrBusy after many", n, err, ctx.looked)
+	}
 }
 
 // Whoever gets at the program itself can only extend: it checks what it is given.

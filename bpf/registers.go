@@ -105,7 +105,10 @@ func (r *Registers) run(ctx context.Context, entries []registersEntry) (n int, e
 		}
 		done, err := r.call(entries[n:min(len(entries), n+maxBatch)])
 		n += done
-		if err == unix.EAGAIN && done == 0 && time.Since(started) > busyFor {
+		if done > 0 {
+			started = time.Now()
+		}
+		if err == unix.EAGAIN && time.Since(started) > busyFor {
 			err = rtmr.ErrBusy
 		}
 		if err == unix.EAGAIN {
@@ -115,7 +118,6 @@ func (r *Registers) run(ctx context.Context, entries []registersEntry) (n int, e
 		if err != nil {
 			return n, fmt.Errorf("extend: %w", err)
 		}
-		started = time.Now()
 	}
 	return n, nil
 }
