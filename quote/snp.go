@@ -33,7 +33,7 @@ const SNPReportSize = abi.ReportSize
 type SNPReport struct {
 	Version       uint32
 	GuestSVN      uint32
-	Policy        uint64   // bit 19: the host may debug the guest
+	Policy        uint64   // bit 18: a migration agent may take the guest; bit 19: the host may debug it
 	VMPL          uint32   // the privilege level of who asked, 0 the highest
 	SignatureAlgo uint32   // 1: ECDSA on P-384 with SHA-384
 	SignerInfo    uint32   // bits 2 to 4: 0 VCEK, 1 VLEK, 7 none
@@ -52,6 +52,7 @@ const (
 	snpSignature      = 0x2A0
 	snpSignatureEnd   = snpSignature + abi.EcdsaP384Sha384SignatureSize
 	snpPolicyReserved = 1 << 17 // is always set
+	snpPolicyMigrate  = 1 << 18
 	snpPolicyDebug    = 1 << 19
 )
 
@@ -132,7 +133,10 @@ func (p *SNPReport) policy() Link {
 	if p.Policy&snpPolicyDebug != 0 {
 		return Link{Policy, Failed, "POLICY allows debugging (bit 19): the host can read and change the guest's memory"}
 	}
-	return Link{Policy, Verified, "POLICY does not allow debugging"}
+	if p.Policy&snpPolicyMigrate != 0 {
+		return Link{Policy, Failed, "POLICY allows a migration agent (MIGRATE_MA, bit 18): another guest can take this one's memory"}
+	}
+	return Link{Policy, Verified, "POLICY allows neither debugging nor a migration agent"}
 }
 
 func (p *SNPReport) facts() []Fact {

@@ -150,6 +150,7 @@ func TestSoftTPMBesideSNP(t *testing.T) {
 		"of_nobody":       {func(b []byte) { clear(b[0x50:0x90]) }, s.Vcek, Binding, "REPORT_DATA is 0000"},
 		"vmpl_1":          {func(b []byte) { b[0x30] = 1 }, s.Vcek, Binding, "VMPL is 1, expected 0"},
 		"debugged":        {func(b []byte) { b[0x0A] |= 8 }, s.Vcek, Policy, "allows debugging"},
+		"migrated":        {func(b []byte) { b[0x0A] |= 4 }, s.Vcek, Policy, "migration agent"},
 		"another_chip":    {func(b []byte) { b[0x1A0] = 1 }, s.Vcek, Chain, "is of the chip 00"},
 		"another_signed":  {func([]byte) {}, s.Vlek, Signature, "not by the key of SEV-VLEK"},
 		"no_certificates": {func([]byte) {}, &x509.Certificate{}, Signature, "no VCEK given"},

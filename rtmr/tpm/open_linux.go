@@ -81,7 +81,7 @@ const maxResponse = 8192
 func (f *file) Send(command []byte) ([]byte, error) {
 	n, err := unix.Write(f.fd, command)
 	if err != nil {
-		return nil, fmt.Errorf("command to %s: %w", f.path, err)
+		return nil, fmt.Errorf("command to %s: %w", f.path, gone(err))
 	}
 	if n < len(command) {
 		return nil, fmt.Errorf("command to %s: %w: %d bytes taken, expected %d", f.path, rtmr.ErrShort, n, len(command))
@@ -93,9 +93,19 @@ func (f *file) Send(command []byte) ([]byte, error) {
 			return response[:n], nil
 		}
 		if !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("response of %s: %w", f.path, err)
+			return nil, fmt.Errorf("response of %s: %w", f.path, gone(err))
 		}
 	}
+}
+
+// gone makes the errors of a TPM that is not there any more rtmr.ErrNotSupported:
+// drivers/char/tpm/tpm-dev-common.c and tpm_vtpm_proxy.c give EPIPE. Whether it
+// executed a command before is another question.
+func gone(err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ENODEV) {
+		return &rtmr.NotSupportedError{Feature: "TPM any more", Err: err}
+	}
+	return err
 }
 
 func (f *file) Close() error { return unix.Close(f.fd) }
