@@ -16,8 +16,8 @@ import (
 
 // lane is this process's leave to run guests. go test runs packages beside each
 // other, and more emulated machines than there are cores would only run into
-// their time limits: so there are as many lanes as pairs of cores, and a process
-// holds one while it has guests.
+// their time limits: so there are as many lanes as cores, and a process holds one
+// while it has guests.
 var lane struct {
 	sync.Mutex
 	file   *os.File
@@ -65,7 +65,7 @@ func freeLane(t T, dir string) (*os.File, error) {
 		return nil, fmt.Errorf("%s: flock: %w", queue.Name(), err)
 	}
 	for {
-		for i := range max(1, runtime.NumCPU()/2) {
+		for i := range runtime.NumCPU() {
 			f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("lane-%d", i)), os.O_CREATE|os.O_RDWR, 0o644)
 			if err != nil {
 				return nil, err
