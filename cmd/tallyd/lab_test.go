@@ -35,7 +35,7 @@ func TestLab(t *testing.T) {
 	}{
 		{"tdx-7.3", "tdx", lab.Machine{Kernel: "7.3", TSM: true}, []string{"--insecure-skip-signature"}},
 		{"bpf-6.1", "bpf", lab.Machine{Kernel: "6.1"}, []string{"--accept-self-asserted"}},
-		{"bpf-6.12", "bpf", lab.Machine{Kernel: "6.12"}, []string{"--accept-self-asserted"}},
+		{"bpf-guarded-6.12", "bpf", lab.Machine{Kernel: "6.12"}, []string{"--accept-self-asserted"}},
 		{"tpm-7.3", "tpm", lab.Machine{Kernel: "7.3", Modules: []string{"tpm_vtpm_proxy"}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestLab(t *testing.T) {
 			if c.device == "tpm" {
 				maps.Copy(c.Machine.Files, lab.HostProgram(t, "swtpm"))
 			}
-			s := &service{t: t, Guest: c.Machine.Start(t), device: c.device}
+			s := &service{t: t, Guest: c.Machine.Start(t), device: c.device, guarded: strings.Contains(c.name, "guarded")}
 			if c.device == "tpm" {
 				s.lateTPM()
 			}
@@ -76,12 +76,17 @@ type service struct {
 	t *testing.T
 	*lab.Guest
 	device  string
+	guarded bool
 	process *lab.Process
 	n       int // programs that were run
 }
 
 func (s *service) start() {
-	s.process = s.Spawn(lab.Command{Args: []string{"tallyd", "run", "--device", s.device}})
+	args := []string{"tallyd", "run", "--device", s.device}
+	if s.guarded {
+		args = append(args, "--guard", "yes", "--seal")
+	}
+	s.process = s.Spawn(lab.Command{Args: args})
 	s.until("it answers", func() bool { return s.Exec(lab.Command{Args: []string{"tallyd", "status"}}).Status == 0 })
 }
 

@@ -46,7 +46,7 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.state, "state", "/run/tallystick", "folder of the journal and the socket")
 	flags.StringVar(&s.register, "register", "", "register for IMA's entries, in place of their own or, in a TD, of RTMR2")
 	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends")
-	flags.StringVar(&s.guard, "guard", "auto", "keep root from registers in the kernel: yes, no, or auto, where the kernel can")
+	flags.StringVar(&s.guard, "guard", "no", "keep root from registers in the kernel: yes, no, or auto, where the kernel can. Until the next boot it admits this very program alone, and not under seccomp: no upgraded one")
 	flags.BoolVar(&s.seal, "seal", false, "with the guard: give the hardware's reports to nobody else, until the next boot")
 	flags.DurationVar(&s.poll, "poll", time.Second, "how often to look where nothing wakes the service")
 	flags.UintSliceVar(&s.allow, "allow-uid", nil, "users that may ask over the socket, beside root")
