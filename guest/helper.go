@@ -51,7 +51,10 @@ type Config struct {
 	// Boot is the firmware's log to extend too, for registers that no firmware did.
 	Boot *BootLog
 	Wake Waker // Poll(time.Second) if nil
-	Log  *slog.Logger
+	// Alive, if not nil, is called before each batch of measurements and before
+	// each wait for more: a watchdog's sign of life.
+	Alive func()
+	Log   *slog.Logger
 }
 
 // Helper extends what the kernel and applications measure, each exactly once.
@@ -75,6 +78,9 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 	}
 	if cfg.Wake == nil {
 		cfg.Wake = Poll(time.Second)
+	}
+	if cfg.Alive == nil {
+		cfg.Alive = func() {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -203,6 +209,7 @@ func (h *Helper) Run(ctx context.Context) error {
 	defer h.list.Close()
 	var pending []rtmr.Measurement
 	for {
+		h.cfg.Alive()
 		if len(pending) == 0 {
 			batch, err := h.list.Next(maxBatch)
 			if err := h.noteGap(err); err != nil {

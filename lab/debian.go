@@ -41,7 +41,15 @@ func addDebian(root string, put func(string, []byte) error, p *parts) error {
 		}
 	}
 	const unit = "/etc/systemd/system/lab.service"
-	for name, content := range map[string][]byte{"/lab/bin/init": p.init, "/lab/bin/labtpm": p.labtpm, unit: []byte(labService), "/etc/hostname": []byte("lab\n")} {
+	for name, content := range map[string][]byte{
+		"/lab/bin/init":   p.init,
+		"/lab/bin/labtpm": p.labtpm,
+		unit:              []byte(labService),
+		"/etc/hostname":   []byte("lab\n"),
+		// Or the first boot would index libraries and more (ConditionNeedsUpdate=).
+		"/etc/.updated": nil,
+		"/var/.updated": nil,
+	} {
 		if err := put(name, content); err != nil {
 			return err
 		}

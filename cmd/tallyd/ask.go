@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +20,18 @@ import (
 	"tallystick/rtmr"
 )
 
+// answerTime is how long the service may take. Where it is not running, systemd's
+// socket takes requests all the same, and they wait for it.
+const answerTime = 30 * time.Second
+
 // ask sends a request to the service and reads its answer.
 func ask(ctx context.Context, socket, method, path string, body, into any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://tallyd"+path, bytes.NewReader(text))
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -67,6 +66,9 @@ func (s *service) run(ctx context.Context) error {
 	if cfg.Boot, err = s.bootLog(ctx, chosen.Device, log); err != nil {
 		return err
 	}
+	if err := watch(&cfg); err != nil {
+		return err
+	}
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -113,21 +115,6 @@ func (s *service) bootLog(ctx context.Context, device rtmr.Device, log *slog.Log
 	}
 	log.Log(ctx, level, "boot log", "path", boot.Path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
 	return nil, nil
-}
-
-// listen makes the socket anew: one of a process that died is in the way.
-func listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o666); err != nil { // who may ask, the server decides
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // serve runs the helper and its server until the context ends, or one of them fails.
