@@ -41,6 +41,13 @@ type Machine struct {
 	// first process, once init has loaded modules and policy. It has the kernel's
 	// modules, initramfs-tools and dracut, and no busybox.
 	Debian string
+	// Provision is a script that is run in Debian's root on the host, by root,
+	// before there is a machine.
+	Provision string
+	// Initrd is a file of Debian's root, the initramfs to boot with in place of
+	// our own, which loads no modules or policy then. The kernel's release is
+	// where Provision finds it, in /usr/lib/modules.
+	Initrd string
 	// Files are put into the root disk, by absolute path. Those that begin as a
 	// program or a script are executable.
 	Files map[string][]byte
@@ -226,6 +233,9 @@ func (m *Machine) cmdline(p *parts) string {
 	}
 	if m.Template != "" {
 		args = append(args, "ima_template="+m.Template)
+	}
+	if m.Initrd != "" {
+		args = append(args, "root=/dev/vda", "rw")
 	}
 	if m.Append != "" {
 		args = append(args, m.Append)

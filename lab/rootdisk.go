@@ -49,6 +49,14 @@ func (m *Machine) makeRootDisk(image string, p *parts) error {
 			return err
 		}
 	}
+	if err := m.provision(root); err != nil {
+		return err
+	}
+	if m.Initrd != "" {
+		if err := os.Rename(filepath.Join(root, m.Initrd), filepath.Join(filepath.Dir(image), "initramfs")); err != nil {
+			return err
+		}
+	}
 	mke2fs, err := setup.Program("mke2fs")
 	if err != nil {
 		return err
