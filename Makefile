@@ -9,7 +9,7 @@ build:
 # Compiles the BPF programs anew; their objects are committed. It takes Debian
 # 12's clang, llvm, libbpf-dev and linux-libc-dev.
 generate:
-	go generate ./bpf/...
+	go generate ./bpf
 
 # As root on Debian this needs nothing else; elsewhere tests skip what is missing.
 test:

@@ -17,8 +17,8 @@
 // as they were at one moment, and an extender may be killed at any instruction.
 //
 // Whoever may unpin the map can lose the registers, and whoever may load BPF
-// programs can write one that writes to the map; a guard against root is not
-// this package's part.
+// programs can load one that writes to the map, frozen or not: package guard
+// denies both to root.
 //
 // Only Linux has what it needs: at least 5.14, CONFIG_BPF_SYSCALL and a mounted
 // BPF file system. On other systems the package is empty.

@@ -75,7 +75,7 @@ func open(opts Options) (*Registers, error) {
 			return nil, err
 		}
 		defer m.layout.Close()
-		return &Registers{state: m.state, description: describe(folder, false)}, nil
+		return &Registers{state: m.state, description: describe(folder, false), folder: folder}, nil
 	}
 	unlock, err := lockFolder(opts)
 	if err != nil {
@@ -140,7 +140,7 @@ func checkFolder(f *os.File) error {
 	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &fs), unix.Fstat(int(f.Fd()), &stat)); err != nil {
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	if fs.Type != unix.BPF_FS_MAGIC {
+	if uint32(fs.Type) != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("%s is in no BPF file system (mount -t bpf bpf /sys/fs/bpf)", f.Name())
 	}
 	if stat.Uid != uint32(os.Geteuid()) || stat.Mode&0o022 != 0 {
@@ -214,7 +214,7 @@ func (m *maps) load(spec *ebpf.CollectionSpec, folder string) (*Registers, error
 		return nil, explain(err)
 	}
 	defer coll.Close()
-	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true)}, nil
+	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true), folder}, nil
 }
 
 // pin makes the pins appear, all at once. The caller holds the folder's lock.

@@ -29,7 +29,7 @@ func loaded(t *testing.T, sequence uint64) (*Registers, registersState) {
 		t.Skip("no BPF:", err)
 	}
 	t.Cleanup(coll.Close)
-	return &Registers{coll.Maps["registers"], coll.Programs["extend"], describe("", true)}, state
+	return &Registers{coll.Maps["registers"], coll.Programs["extend"], describe("", true), ""}, state
 }
 
 func checkState(t *testing.T, r *Registers, want registersState) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"time"
 	"unsafe"
@@ -22,10 +23,30 @@ type Registers struct {
 	state       *ebpf.Map     // opened for reading
 	extend      *ebpf.Program // nil if opened to read
 	description rtmr.Description
+	folder      string // where they are pinned
 }
 
 // Describe is rtmr.Device's.
 func (r *Registers) Describe() rtmr.Description { return r.description }
+
+// Pinned returns the folder of the registers' pins and the IDs of the maps that
+// are pinned there, for a guard.
+func (r *Registers) Pinned() (folder string, maps []ebpf.MapID, err error) {
+	layout, err := loadMap(filepath.Join(r.folder, pinLayout))
+	if err != nil {
+		return "", nil, err
+	}
+	defer layout.Close()
+	for _, m := range []*ebpf.Map{r.state, layout} {
+		info, err := m.Info()
+		if err != nil {
+			return "", nil, explain(err)
+		}
+		id, _ := info.ID()
+		maps = append(maps, id)
+	}
+	return r.folder, maps, nil
+}
 
 // Close lets go of the registers, which stay as they are.
 func (r *Registers) Close() error {

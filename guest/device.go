@@ -11,6 +11,7 @@ import (
 	"tallystick/bpf"
 	"tallystick/rtmr"
 	"tallystick/rtmr/tdx"
+	"tallystick/rtmr/tpm"
 )
 
 // Chosen is the device that measurements are extended into, and why.
@@ -30,6 +31,10 @@ var deviceKinds = []deviceKind{
 	{"tdx", func() (rtmr.Device, io.Closer, error) {
 		d, err := tdx.Open(tdx.Options{})
 		return d, nopCloser{}, err
+	}},
+	{"tpm", func() (rtmr.Device, io.Closer, error) {
+		d, err := tpm.Open(tpm.Options{})
+		return d, d, err
 	}},
 	{"bpf", func() (rtmr.Device, io.Closer, error) {
 		r, err := bpf.Open(bpf.Options{})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +29,13 @@ type Extender struct {
 
 	mu     sync.Mutex
 	values map[rtmr.Register]bank // what the journal stands for, without what is behind
+	ours   map[rtmr.Register]bool // the journal has measurements of it
 	behind []kept                 // in the journal, and not in the registers
 	report Recovery
+
+	tapped   bool // Saw is called
+	othersMu sync.Mutex
+	others   []Other // that were not found in a register yet
 }
 
 // Recovery is what was found when the journal was opened.
@@ -113,7 +119,7 @@ func openExtender(ctx context.Context, device rtmr.Device, path string, each fun
 			journal.Close()
 		}
 	}()
-	e := &Extender{device: device, journal: journal, values: make(map[rtmr.Register]bank)}
+	e := &Extender{device: device, journal: journal, values: make(map[rtmr.Register]bank), ours: make(map[rtmr.Register]bool)}
 	e.report.Records, e.report.Torn = found.records, len(torn)
 	if err := e.begin(found, live, torn); err != nil {
 		return nil, err
@@ -124,6 +130,20 @@ func openExtender(ctx context.Context, device rtmr.Device, path string, each fun
 	}
 	ok = true
 	return e, nil
+}
+
+// shared reports whether others extend the device's registers as a matter of course:
+// a TPM's, firmware, boot loader, kernel and systemd do.
+func shared(device rtmr.Device) bool { return device.Describe().Kind == "tpm" }
+
+// watched are the registers that nobody else is to extend.
+func (e *Extender) watched() (registers []rtmr.Register) {
+	for reg := range e.values {
+		if !shared(e.device) || e.ours[reg] {
+			registers = append(registers, reg)
+		}
+	}
+	return registers
 }
 
 // writable are the registers that the device can extend.
@@ -147,13 +167,14 @@ func (e *Extender) begin(found *recovery, live rtmr.Values, torn []byte) error {
 		}
 		return e.rebase(&base{Reason: atStart, Registers: live})
 	}
-	behind, others := found.outcome()
+	behind, others := found.outcome(shared(e.device))
 	if others != nil && len(torn) > 0 {
 		// A length that was altered takes records after it for a part of its own.
 		return &damagedError{fmt.Errorf("its last %d bytes are no record, and the registers are not what is before them", len(torn))}
 	}
 	for reg, s := range found.registers {
 		e.values[reg] = s.value
+		e.ours[reg] = s.ours
 	}
 	for i := len(behind) - 1; i >= 0; i-- { // which the values stand for
 		e.values[behind[i].register] = bankOf(live, behind[i].register)
@@ -207,14 +228,28 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 			return journaled, err
 		}
 		next := batch[journaled:min(len(batch), journaled+maxBatch)]
+		if err := e.check(ctx, registersOf(next)); err != nil {
+			return journaled, err
+		}
 		if err := e.journal.Append(next); err != nil {
 			return journaled, err
 		}
 		journaled += len(next)
 		for _, m := range next {
+			e.ours[m.Register] = true
 			e.behind = append(e.behind, kept{m.Register, m.Digests})
 		}
 	}
+}
+
+// registersOf returns the measurements' registers, each once.
+func registersOf(batch []rtmr.Measurement) (registers []rtmr.Register) {
+	for _, m := range batch {
+		if !slices.Contains(registers, m.Register) {
+			registers = append(registers, m.Register)
+		}
+	}
+	return registers
 }
 
 // CatchUp extends what is in the journal and not in the registers.

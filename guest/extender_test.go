@@ -406,3 +406,79 @@ func TestHeld(t *testing.T) {
 		t.Errorf("%v, want ErrJournalHeld", err)
 	}
 }
+
+// Others extend between two of ours. What the tap told of is in the log as theirs;
+// what it did not is told of too, and measuring goes on.
+func TestOthers(t *testing.T) {
+	other := func(text string) guest.Other {
+		return guest.Other{Register: pcr10, Digest: measurement(pcr10, text).Digests[1], PID: 42, Comm: "evil\x1b"}
+	}
+	for _, c := range []struct {
+		name    string
+		extends []string // by others
+		told    []string // by the tap
+		whole   bool     // the journal explains the register
+		entries []string
+	}{
+		{"nobody", nil, nil, true, []string{"first", "second"}},
+		{"one", []string{"a"}, []string{"a"}, true, []string{"first", "other", "second"}},
+		{"three", []string{"a", "b", "a"}, []string{"a", "b", "a"}, true, []string{"first", "other", "other", "other", "second"}},
+		{"some before were not found", []string{"b"}, []string{"x", "y", "b"}, true, []string{"first", "other", "second"}},
+		{"one is not told of", []string{"a", "b"}, []string{"a"}, false, []string{"first", "second"}},
+		{"what is told of did not happen", nil, []string{"a"}, true, []string{"first", "second"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "journal.cel")
+			d := rtmr.NewMemory([]rtmr.Alg{rtmr.SHA256}, pcr10)
+			extend := func(e *guest.Extender, text string) {
+				m := measurement(pcr10, text)
+				m.Digests = m.Digests[1:]
+				if _, err := e.Extend(ctx, m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e := open(t, d, path)
+			e.Tapped()
+			extend(e, "first")
+			for _, text := range c.extends {
+				if err := d.Extend(ctx, pcr10, measurement(pcr10, text).Digests[1:]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, text := range c.told {
+				e.Saw(other(text))
+			}
+			extend(e, "second")
+			e.Close()
+
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var entries []string
+			for m, err := range cel.NewReader(bytes.NewReader(content), cel.TLV).Measurements() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case m.NoAction:
+				case m.Entry.Type() == guest.OtherType:
+					entries = append(entries, "other")
+				default:
+					entries = append(entries, string(m.Entry.Data()))
+				}
+			}
+			if fmt.Sprint(entries) != fmt.Sprint(c.entries) {
+				t.Errorf("journaled: %q, want %q", entries, c.entries)
+			}
+			if c.whole {
+				check(t, d, path)
+			}
+			e = open(t, d, path)
+			defer e.Close()
+			if r := e.Recovery(); r.Behind != 0 || r.Foreign != "" || r.Damaged != "" {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}

@@ -76,12 +76,16 @@ func TrailOf(batch []rtmr.Measurement) (t Trail) {
 }
 
 // Next returns the next entries of the list, at most n, in memory of their own; none
-// where there are no more for now. A *Gap comes with the entries after it.
+// where there are no more for now, or no list. A *Gap comes with the entries after it.
 func (l *List) Next(n int) (batch []rtmr.Measurement, err error) {
 	var gap *Gap
 	for range 3 {
 		if l.file == nil {
-			if err := l.open(); err != nil && !errors.As(err, &gap) {
+			err := l.open()
+			if errors.Is(err, fs.ErrNotExist) && len(l.trail) == 0 {
+				return nil, nil
+			}
+			if err != nil && !errors.As(err, &gap) {
 				return nil, err
 			}
 		}
@@ -297,10 +301,4 @@ func (l *List) Close() error {
 	err := l.file.Close()
 	l.file = nil
 	return err
-}
-
-// Exists reports whether the kernel has an IMA list there.
-func (l *List) Exists() bool {
-	_, err := os.Stat(l.path())
-	return !errors.Is(err, fs.ErrNotExist)
 }

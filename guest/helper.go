@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -48,13 +50,20 @@ type Config struct {
 	// the device has PCRs, the entry's own, and else that of the UEFI rule
 	// (rtmr.PCR.CC), which is RTMR2 for PCR 10.
 	Register rtmr.Register
-	// Boot is the firmware's log to extend too, for registers that no firmware did.
-	Boot *BootLog
-	Wake Waker // Poll(time.Second) if nil
+	// FirmwareLog is the firmware's, for the evidence; Mirror says that its events are
+	// to be extended too, for registers that no firmware did.
+	FirmwareLog *BootLog
+	Mirror      bool
+	// Prover makes the evidence's quotes; nil if there is to be none.
+	Prover Prover
+	Facts  [][2]string // name and value of what else the evidence is to say
+	Wake   Waker       // Poll(time.Second) if nil
 	// Alive, if not nil, is called before each batch of measurements and before
 	// each wait for more: a watchdog's sign of life.
 	Alive func()
-	Log   *slog.Logger
+	// Tapped says that Saw is called for extends by other processes.
+	Tapped bool
+	Log    *slog.Logger
 }
 
 // Helper extends what the kernel and applications measure, each exactly once.
@@ -62,6 +71,9 @@ type Helper struct {
 	cfg      Config
 	extender *Extender
 	list     *List
+
+	// kernelExtends says that the kernel extends IMA's entries into the device itself.
+	kernelExtends bool
 
 	mu      sync.Mutex
 	keys    map[string]rtmr.Measurement // of applications' measurements
@@ -108,6 +120,9 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 		return nil, err
 	}
 	h.extender = extender
+	if cfg.Tapped {
+		extender.Tapped()
+	}
 	if r := extender.Recovery(); r.Records > 0 {
 		cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
 	}
@@ -118,9 +133,16 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 			return nil, err
 		}
 	}
+	if h.kernelExtends, err = kernelExtends(cfg.Device, cfg.IMADir); err != nil {
+		extender.Close()
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(cfg.IMADir, "binary_runtime_measurements")); err != nil {
+		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+	}
 	h.list = OpenList(cfg.IMADir, h.banks(), trail)
 	h.ima = len(trail)
-	if cfg.Boot != nil {
+	if cfg.FirmwareLog != nil && cfg.Mirror {
 		if err := h.mirror(ctx, booted); err != nil {
 			extender.Close()
 			return nil, err
@@ -193,9 +215,9 @@ func containsAlg(banks []rtmr.Alg, a rtmr.Alg) bool {
 
 // mirror extends the boot log, but for its first events that are in the journal.
 func (h *Helper) mirror(ctx context.Context, done int) error {
-	batch, err := h.cfg.Boot.Mirror(h.cfg.Device.Describe())
+	batch, err := h.cfg.FirmwareLog.Mirror(h.cfg.Device.Describe())
 	if err != nil {
-		h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.Boot.Path, "error", err)
+		h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.FirmwareLog.Path, "error", err)
 	}
 	if done >= len(batch) {
 		return nil
@@ -207,6 +229,12 @@ func (h *Helper) mirror(ctx context.Context, done int) error {
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
 	defer h.list.Close()
+	for h.kernelExtends {
+		h.cfg.Alive()
+		if err := h.cfg.Wake.Wait(ctx); err != nil {
+			return err
+		}
+	}
 	var pending []rtmr.Measurement
 	for {
 		h.cfg.Alive()
@@ -233,6 +261,13 @@ func (h *Helper) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// Saw tells of an extend by another process, which is journaled as that if it is
+// found in the register.
+func (h *Helper) Saw(ctx context.Context, o Other) error {
+	h.extender.Saw(o)
+	return h.extender.Check(ctx, o.Register)
 }
 
 // placed gives measurements the device's registers and banks.

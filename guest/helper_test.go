@@ -60,7 +60,7 @@ func TestHelper(t *testing.T) {
 			d := pcrs(banks...)
 			cfg := guest.Config{
 				Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir,
-				Boot: &guest.BootLog{Path: "boot.bin", Data: fixture(t, machine+"/boot.bin")},
+				Mirror: true, FirmwareLog: &guest.BootLog{Path: "boot.bin", Data: fixture(t, machine+"/boot.bin")},
 			}
 			some := run(t, cfg, func(h *guest.Helper) bool { return h.Status().IMA > 0 })
 			some.Close()

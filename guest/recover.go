@@ -29,6 +29,7 @@ type recovered struct {
 	value  bank // what the journal folds it to, from its last base
 	found  bool // some prefix folds to the live value,
 	behind int  // and so many measurements came after it
+	ours   bool // the journal has measurements of it
 }
 
 // kept is a measurement whose memory is its own.
@@ -111,6 +112,9 @@ func (r *recovery) add(m rtmr.Measurement) error {
 func (r *recovery) rebase(b base) {
 	for _, reg := range b.names() {
 		state, live := &recovered{value: bankOf(b.Registers, reg)}, bankOf(r.live, reg)
+		if before := r.registers[reg]; before != nil {
+			state.ours = before.ours
+		}
 		state.compare(live)
 		first := r.kept(reg) - b.Behind[reg] // that comes after the base
 		r.last = slices.DeleteFunc(r.last, func(k kept) bool {
@@ -133,6 +137,7 @@ func (r *recovery) rebase(b base) {
 func (s *recovered) extend(digests []rtmr.Digest, live bank) {
 	s.value = s.value.extended(digests)
 	s.behind++
+	s.ours = true
 	s.compare(live)
 }
 
@@ -156,21 +161,22 @@ func (r *recovery) keep(m rtmr.Measurement) {
 // outcome returns the measurements that are in the journal and not in the
 // registers, in order, and a base for those registers whose value no prefix folds
 // to. Then others extended them: what of the last batch was extended is not known.
-func (r *recovery) outcome() (behind []kept, others *base) {
+// Of shared registers, only those count that the helper extended too.
+func (r *recovery) outcome(shared bool) (behind []kept, others *base) {
 	behindOf := make(map[rtmr.Register]int)
 	for reg, s := range r.registers {
 		live := bankOf(r.live, reg)
 		switch n := r.kept(reg); {
 		case len(live) == 0: // a register that the device does not have
+		case shared && !s.ours:
+			s.value = live
 		case s.found && s.behind <= n:
 			behindOf[reg] = s.behind
 		default:
 			if others == nil {
 				others = &base{Reason: foreign, Registers: make(rtmr.Values), Unknown: make(map[rtmr.Register]int)}
 			}
-			for a, value := range live {
-				others.Registers.Set(a, reg, value)
-			}
+			others.add(reg, live)
 			if n > 0 {
 				others.Unknown[reg] = n
 			}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ import (
 //	GET  /v1/status     a Status
 //	GET  /v1/values     the registers' values, as tally's --values takes them
 //	POST /v1/extend     an ExtendRequest; an ExtendAnswer
+//	POST /v1/evidence   an EvidenceRequest; a bundle (docs/evidence.md)
 //	GET  /metrics       for Prometheus
 //
 // Who may ask is who may connect to the socket: the kernel tells each peer's user
@@ -32,6 +34,8 @@ type Server struct {
 	Helper *Helper
 	Allow  []uint32 // users, beside root and the server's own
 	Log    *slog.Logger
+
+	proving sync.Mutex
 }
 
 // ExtendRequest asks for an extend by an application's measurement.
@@ -58,6 +62,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/values", s.values)
 	mux.HandleFunc("POST /v1/extend", s.extend)
+	mux.HandleFunc("POST /v1/evidence", s.evidence)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	server := &http.Server{
 		Handler:           s.allowed(http.MaxBytesHandler(mux, maxRequest)),
@@ -159,6 +164,39 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, err)
 	default:
 		answer(w, ExtendAnswer{now})
+	}
+}
+
+// EvidenceRequest asks for evidence for a nonce, of 1 to 64 bytes.
+type EvidenceRequest struct {
+	Nonce rtmr.Hex `json:"nonce"`
+}
+
+// evidence answers one request at a time: hardware makes one quote at a time, and who
+// asks for many is to wait.
+func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
+	var request EvidenceRequest
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	s.proving.Lock()
+	defer s.proving.Unlock()
+	b, err := s.Helper.Evidence(r.Context(), request.Nonce)
+	var data []byte
+	if err == nil {
+		data, err = b.Marshal()
+	}
+	switch {
+	case errors.Is(err, errRequest) || errors.Is(err, rtmr.ErrNotSupported):
+		refuse(w, http.StatusBadRequest, err)
+	case errors.Is(err, rtmr.ErrBusy):
+		refuse(w, http.StatusServiceUnavailable, err)
+	case err != nil:
+		refuse(w, http.StatusInternalServerError, err)
+	default:
+		w.Header().Set("Content-Type", "application/cbor")
+		w.Write(data)
 	}
 }
 

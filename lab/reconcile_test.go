@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"testing"
 
 	"tallystick/lab"
+	"tallystick/rtmr"
 )
 
 // policy measures what runs and what root reads from the root disk, and not what
@@ -201,20 +201,27 @@ func saveActivation(t *testing.T, g *lab.Guest, dir string, e *lab.Evidence, key
 // gives against the value that the TPM gave, in each of the TPM's banks.
 func holdsValues(t *testing.T, tally string, e *lab.Evidence, logs []string) {
 	t.Helper()
-	banks := slices.Sorted(maps.Keys(e.Values))
+	var banks []string
+	for a := range e.Values {
+		banks = append(banks, a.String())
+	}
 	out := runTally(t, tally, 0, "", slices.Concat([]string{"replay", "--json", "--bank", strings.Join(banks, ",")}, logs)...)
 	var replayed struct {
-		Registers []struct{ Register, Alg, Value string }
+		Registers []struct {
+			Register rtmr.Register
+			Alg      rtmr.Alg
+			Value    rtmr.Hex
+		}
 	}
 	if err := json.Unmarshal([]byte(out), &replayed); err != nil {
 		t.Fatal(err)
 	}
 	ima := 0
 	for _, r := range replayed.Registers {
-		if want := e.Values[r.Alg][r.Register]; r.Value != want {
+		if want := e.Values[r.Alg][r.Register]; !bytes.Equal(r.Value, want) {
 			t.Errorf("%s %s: folded to %s, the TPM has %s", r.Alg, r.Register, r.Value, want)
 		}
-		if r.Register == "pcr10" {
+		if r.Register == rtmr.MustParse("pcr10") {
 			ima++
 		}
 	}

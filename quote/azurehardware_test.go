@@ -79,7 +79,8 @@ func TestTDQuoteForTDReport(t *testing.T) {
 		}
 		return &Quote{Kind: TDX, Values: p.values(), Facts: []Fact{{"REPORTDATA", p.REPORTDATA.String()}}, Links: []Link{{Signature, Verified, ""}}}
 	}
-	defer func() { openInside = Open }()
+	opener := openInside
+	defer func() { openInside = opener }()
 	for name, c := range map[string]struct {
 		edit func(q *Quote)
 		want Status
@@ -108,7 +109,7 @@ func TestTDQuoteForTDReport(t *testing.T) {
 			t.Errorf("%s: %v", name, q.Links)
 		}
 	}
-	openInside = Open
+	openInside = opener
 	values := []byte(`{"sha384":{"mrtd":"` + strings.Repeat("00", 48) + `"}}`)
 	if q, err := openHCLTDReport(report, &Options{Hardware: values}); err == nil || !strings.Contains(err.Error(), "kind values") {
 		t.Errorf("bare values vouch for a TDREPORT: %v %v", q, err)

@@ -105,7 +105,7 @@ func parseGoAttestation(data []byte) (*tpmBundle, error) {
 		return nil, err
 	}
 	if len(log) > 0 {
-		b.logs = []Log{{"event log", log}}
+		b.logs = []Log{{Name: "event log", Data: log}}
 	}
 	return b, nil
 }

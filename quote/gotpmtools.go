@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"tallystick/evidence"
 	"tallystick/rtmr"
 )
 
@@ -102,10 +103,10 @@ func bundleOf(a *attestpb.Attestation) (*tpmBundle, error) {
 		}
 	}
 	if log := a.GetEventLog(); len(log) > 0 {
-		b.logs = append(b.logs, Log{"event_log", log})
+		b.logs = append(b.logs, Log{Name: "event_log", Data: log})
 	}
 	if log := a.GetCanonicalEventLog(); len(log) > 0 {
-		b.logs = append(b.logs, Log{"canonical_event_log", log})
+		b.logs = append(b.logs, Log{Name: "canonical_event_log", Data: log})
 	}
 	if i := a.GetInstanceInfo(); i != nil {
 		b.facts = append(b.facts, Fact{"instance_info", rtmr.Escape(fmt.Sprintf("projects/%s/zones/%s/instances/%s (project number %d, instance id %d), which nothing vouches for",
@@ -171,10 +172,18 @@ func protoValues(pcrs *tpmpb.PCRs) (rtmr.Values, error) {
 }
 
 // openInside opens the bytes of a report that other evidence holds. It is Open,
-// set when the program starts, for Open's table of formats leads back here.
+// set when the program starts, for Open's table of formats leads back here. A
+// bundle is no report.
 var openInside func(data []byte, opts Options) (*Quote, error)
 
-func init() { openInside = Open }
+func init() {
+	openInside = func(data []byte, opts Options) (*Quote, error) {
+		if evidence.Is(data) {
+			return nil, fmt.Errorf("%w: an evidence bundle, expected a report", ErrUnsupported)
+		}
+		return Open(data, opts)
+	}
+}
 
 // hold opens the hardware's report that the attestation holds, from its bytes
 // put together again. Nothing in it is of the TPM's key: what both answer is

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"tallystick/evidence"
 )
 
 // ErrUnsupported is wrapped by the error of Open where the bytes are no
@@ -20,6 +22,7 @@ type format struct {
 
 // formats are tried in order: those that tell themselves by a magic first.
 var formats = []format{
+	{"an evidence bundle", evidence.Is, openBundle},
 	{"TD quote", isDCAPQuote, openTDX},
 	{"TDREPORT", isTDReport, openTDReport},
 	{"TD quote as hexadecimal or base64 text", isTDXText, openTDXText},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-sev-guest/verify/testdata"
 
+	"tallystick/evidence"
 	"tallystick/quote"
 	"tallystick/rtmr"
 )
@@ -23,7 +24,7 @@ func TestUnusedOptions(t *testing.T) {
 	key := software(t, ecc256)
 	tdreport := make([]byte, quote.TDReportSize)
 	tdreport[0] = 0x81
-	for evidence, c := range map[string]struct {
+	for name, c := range map[string]struct {
 		data []byte
 		used string
 	}{
@@ -34,6 +35,8 @@ func TestUnusedOptions(t *testing.T) {
 		"TPM's quote":               {key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256)), "signature key ek-cert ek-roots activation hcl"},
 		"software TPM's quote":      {softQuote(t).Attest, "signature key report"},
 		"go-attestation's JSON":     {newBundle(t).forms(t)["go-attestation"], "key ek-cert ek-roots activation"},
+		"a bundle's TD quote":       {must(tdBundle(realQuotes(t)[0].data).Marshal()), "collateral tdx-roots"},
+		"a bundle's TPM quote":      {bundledTPM(t), "key ek-cert ek-roots activation hcl signature"},
 		"go-tpm-tools' attestation": {newBundle(t).forms(t)["binarypb"], "key ek-cert ek-roots activation"},
 	} {
 		for flag, opts := range given {
@@ -41,8 +44,15 @@ func TestUnusedOptions(t *testing.T) {
 				continue
 			}
 			if q, err := quote.Open(c.data, opts); err == nil || !strings.HasSuffix(err.Error(), "is not held against it") || !strings.Contains(err.Error(), "--"+flag+" ") {
-				t.Errorf("%s with %s: %v, %v", evidence, flag, q, err)
+				t.Errorf("%s with %s: %v, %v", name, flag, q, err)
 			}
 		}
 	}
+}
+
+func bundledTPM(t *testing.T) []byte {
+	t.Helper()
+	key := software(t, ecc256)
+	attest := key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256))
+	return must((&evidence.Bundle{Attest: attest, Signature: key.sign(t, attest), Public: key.tpmtPublic()}).Marshal())
 }

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"time"
 
+	"tallystick/evidence"
 	"tallystick/rtmr"
 )
 
@@ -55,9 +56,11 @@ type Quote struct {
 
 	Links    []Link // what vouches for it, in order: signature, chain, ..
 	Facts    []Fact // what else it says, for people, in the fields' own names
-	Logs     []Log  // that came in the same file
+	Logs     []Log  // that came in the same file, in order of layers
 	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does, or that stands for it
 	Warnings []string
+
+	Bundle *evidence.Bundle // the file, if it was a bundle of the project's own
 
 	asked                    // of a hardware's report
 	acceptsSelfAsserted bool // Options.AcceptSelfAsserted
@@ -109,6 +112,9 @@ type Fact struct {
 type Log struct {
 	Name string
 	Data []byte
+	// Checked is a bundle's log that was not extended as it stands, for its journal
+	// has a copy of each of its entries. It is held against that.
+	Checked bool
 }
 
 // Options are what a quote is held against. The zero value checks what the

@@ -604,7 +604,7 @@ func TestTDXBundleForms(t *testing.T) {
 	} {
 		q := open(t, must(json.Marshal(test.bundle)), p.options())
 		if !reflect.DeepEqual(q.Logs, test.logs) || len(q.Warnings) != test.warnings || !q.Trusted() {
-			t.Errorf("%s: logs %q, warnings %q", name, q.Logs, q.Warnings)
+			t.Errorf("%s: logs %+v, warnings %q", name, q.Logs, q.Warnings)
 		}
 	}
 	for name, bundle := range map[string]string{

@@ -124,10 +124,10 @@ func parseTDXBundle(data []byte) (*tdxBundle, error) {
 		if s := jsonString(raw); s != "" {
 			log = []byte(s)
 		}
-		b.logs = append(b.logs, Log{"event_log", log})
+		b.logs = append(b.logs, Log{Name: "event_log", Data: log})
 	}
 	if log, err := decodeBase64(jsonString(keys["cc_eventlog"])); err == nil && len(log) > 0 {
-		b.logs = append(b.logs, Log{"cc_eventlog", log})
+		b.logs = append(b.logs, Log{Name: "cc_eventlog", Data: log})
 	}
 	return b, nil
 }

@@ -77,6 +77,10 @@ func openValues(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	return valuesAlone(values, opts)
+}
+
+func valuesAlone(values rtmr.Values, opts *Options) (*Quote, error) {
 	if err := opts.only("a list of values without a quote"); err != nil {
 		return nil, err
 	}

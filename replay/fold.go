@@ -72,17 +72,17 @@ type Value struct {
 // Finding is an entry whose recorded digest its own data contradict, or a
 // boot_aggregate that the boot log beside it does.
 type Finding struct {
-	Kind     string        `json:"kind"` // "digest" or "boot_aggregate"
+	Kind     string        `json:"kind"` // "digest", "boot_aggregate", or "copy" of CompareCopy
 	Log      int           `json:"log"`  // the entry's log, from 0 in the order of Fold.Log's calls
 	Entry    int           `json:"entry"`
 	Offset   int64         `json:"offset"`
 	Register rtmr.Register `json:"register"`
-	Alg      rtmr.Alg      `json:"alg"`
+	Alg      rtmr.Alg      `json:"alg,omitzero"` // of the digests; 0 without
 	Type     string        `json:"type"`
 	Detail   string        `json:"detail"`
 	Recorded rtmr.Hex      `json:"recorded"`
-	Computed rtmr.Hex      `json:"computed"`
-	Text     string        `json:"text"` // what is wrong, in words
+	Computed rtmr.Hex      `json:"computed"` // or copied
+	Text     string        `json:"text"`     // what is wrong, in words
 }
 
 // Checks counts a log's entries by whether their own data explain their

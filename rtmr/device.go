@@ -36,16 +36,16 @@ type Device interface {
 
 // Description says what a device is.
 type Description struct {
-	Kind      string // "tdx", "tpm", "bpf" or "memory"
-	Name      string // for people, on one line: where it is, who made it
-	Registers []RegisterInfo
+	Kind      string         `json:"kind"` // "tdx", "tpm", "bpf" or "memory"
+	Name      string         `json:"name"` // for people, on one line: where it is, who made it
+	Registers []RegisterInfo `json:"registers"`
 }
 
 // RegisterInfo is one register of a device.
 type RegisterInfo struct {
-	Register Register
-	Banks    []Alg // in which it has a value, in rising order of their number
-	Writable bool  // Extend may be called
+	Register Register `json:"register"`
+	Banks    []Alg    `json:"banks"`    // in which it has a value, in rising order of their number
+	Writable bool     `json:"writable"` // Extend may be called
 }
 
 // What an error of a Device is, for errors.Is.

@@ -29,7 +29,7 @@ func (c *investigation) addCandidates(opts *replay.SearchOptions, path string) e
 		return nil
 	}
 	other := replay.NewReconciler(c.quoted(), c.opts, true)
-	if _, err := foldLog(other.Fold, c.in, logFile{path, data}, &ima.Signs{Kernel: c.in.kernel}, nil); err != nil {
+	if _, err := foldLog(other.Fold, c.in, logFile{path: path, data: data}, &ima.Signs{Kernel: c.in.kernel}, nil); err != nil {
 		return err
 	}
 	opts.CandidateTrails = append(opts.CandidateTrails, other.Trails()...)

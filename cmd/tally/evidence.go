@@ -25,11 +25,13 @@ type evidenceFlags struct {
 	mrtd, at                        string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
+
+	alone bool // the quote was the only argument, and has to be a bundle
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, recognised by content; - is standard input")
+	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, an evidence bundle, recognised by content; - is standard input")
 	flags.StringVar(&f.values, "values", "", "register values: those of a TPM's quote, or alone, where there is no quote (JSON, what tpm2_pcrread prints or writes, or the files pcr-sha256/* of sysfs with their paths)")
 	flags.StringVar(&f.nonce, "nonce", "", "the nonce that was sent, in hexadecimal")
 	flags.StringVar(&f.signature, "signature", "", "a TPM quote's signature (TPMT_SIGNATURE)")
@@ -70,7 +72,7 @@ func (f *evidenceFlags) files() []string {
 // open reads and checks the evidence.
 func (f *evidenceFlags) open() (*quote.Quote, error) {
 	if f.quote == "" && f.values == "" {
-		return nil, errors.New("--quote FILE is missing (or --values FILE, where there are values and no quote)")
+		return nil, errNoQuote
 	}
 	opts, err := f.options()
 	if err != nil {
@@ -80,8 +82,15 @@ func (f *evidenceFlags) open() (*quote.Quote, error) {
 		return openQuote(f.values, opts)
 	}
 	q, err := openQuote(f.quote, opts)
-	if err != nil || f.values == "" {
-		return q, err
+	switch {
+	case err != nil:
+		return nil, err
+	case f.alone && q.Bundle == nil:
+		return nil, errNoQuote
+	case f.values == "":
+		return q, nil
+	case q.Bundle != nil && len(q.Bundle.Values) > 0:
+		return nil, fmt.Errorf("--values was given, and %s has its own", f.quote)
 	}
 	if len(q.Composites) == 0 {
 		return nil, fmt.Errorf("--values places the registers of a TPM's quote; %s states its own", f.quote)
@@ -100,8 +109,10 @@ func (f *evidenceFlags) open() (*quote.Quote, error) {
 	return q, nil
 }
 
-// maxEvidence bounds a file that is read whole: quotes, keys, bundles with logs.
-const maxEvidence = 64 << 20
+// maxEvidence bounds a file that is read whole. The longest is a bundle with logs:
+// an IMA list of 110,000 entries has 12 MB, a journal of it in three banks twice that,
+// and machines run for months.
+const maxEvidence = 256 << 20
 
 func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	data, err := readEvidence(path)

@@ -31,7 +31,7 @@ func newExplain() *cobra.Command {
 	var search explainFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "explain --quote QUOTE [LOG...]",
+		Use:   "explain [--quote] QUOTE [LOG...]",
 		Short: "Reconcile, then search for the entry that explains a mismatch",
 		Long: `Explain reconciles, and where a register parts from its quote it searches the
 edits of the log that make it fold to the quoted value: an entry that was not
@@ -41,7 +41,8 @@ calls proven was folded to the quoted value in every quoted bank; what cannot
 be proven comes with what would settle it.
 
 Exit status: 0 reconciled; 1 diverged or untrusted, explained or not; 2 input or usage.`,
-		Example: `  tally explain --quote quote.bin ccel.bin ima.bin
+		Example: `  tally explain --nonce 00112233 evidence.cmw
+  tally explain --quote quote.bin ccel.bin ima.bin
   tally explain --quote quote.bin --earlier yesterday.bin --candidates other-ima.bin ccel.bin ima.bin`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkGiven(cmd); err != nil {
@@ -158,7 +159,9 @@ func (r *verdictReport) explained(found replay.SearchResult) {
 		}
 		for _, e := range found.Found { // the proven ones come first
 			if e.Register == o.Register && slices.Contains(e.Banks, o.Alg) {
-				o.Finding = findingByExplanation(e)
+				if e.Proven || !o.Finding.isBasis() {
+					o.Finding = findingByExplanation(e)
+				}
 				break
 			}
 		}
@@ -185,7 +188,7 @@ func (r *verdictReport) settle(e replay.Explanation) {
 }
 
 func findingByExplanation(e replay.Explanation) *findingReport {
-	f := &findingReport{Kind: string(e.Kind), Proven: e.Proven, Text: e.Text}
+	f := &findingReport{Kind: string(e.Kind), Proven: e.Proven, Text: e.Text, searched: true}
 	if e.Log >= 0 && e.Entry >= 0 {
 		f.Log, f.Entry = &e.Log, &e.Entry
 	}
@@ -223,7 +226,8 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 		}
 		own := *c.own
 		own.quote, own.nonce, own.values, own.signature = parts[0], "", "", ""
-		if c.quote.Kind == quote.SoftTPM {
+		own.alone = false
+		if c.quote.Kind == quote.SoftTPM && !isBundle(parts[0]) {
 			// It is by the same key. What stands for that, or was accepted in its
 			// place, stands for an older quote by it; a report of its own it needs not.
 			own.report, own.hardware, own.collateral, own.tdxRoots, own.snpRoots = "", "", "", "", ""

@@ -17,6 +17,7 @@ type inputFlags struct {
 	format, byteOrder, templateHash, profile, kernel string
 	banks                                            []string
 	realm                                            bool
+	statedKernel                                     string // the kernel's release, as a bundle says; a log may know better
 
 	prints   bool // the command prints as it reads
 	asListed bool // an IMA list is wanted in its own bank alone if no other is asked for

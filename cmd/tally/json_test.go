@@ -36,6 +36,13 @@ type logJSON struct {
 	Events   int
 	Warnings []string
 	Checks   struct{ Verified, Contradicting, Uncheckable int }
+	Copy     *copyJSON
+}
+
+type copyJSON struct {
+	Of             string
+	Entries, Ahead int
+	Parts          bool
 }
 
 // findingOfEntryJSON is an entry whose own data, or the boot log, contradict it.

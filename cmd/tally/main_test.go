@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/creack/pty"
@@ -19,6 +20,9 @@ func TestMain(m *testing.M) {
 
 var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){"repeat": repeat, "terminal": terminal}
 
+// scriptSetups lay out files for a script, by its name.
+var scriptSetups = map[string]func(*testing.T, *testscript.Env) error{}
+
 func TestScripts(t *testing.T) {
 	fixtures, err := filepath.Abs("../../fixtures")
 	if err != nil {
@@ -28,6 +32,9 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("FIXTURES", fixtures)
+			if setup := scriptSetups[strings.TrimPrefix(filepath.Base(env.WorkDir), "script-")]; setup != nil {
+				return setup(t, env)
+			}
 			return nil
 		},
 		Cmds: scriptCommands,

@@ -12,6 +12,7 @@ import (
 
 	"tallystick/eventlog"
 	"tallystick/eventlog/cel"
+	"tallystick/evidence"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -70,6 +71,9 @@ func (f *inputFlags) read(path string, src io.ReadCloser, signs ima.Signs) (*log
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l := &log{path: printable(path), format: f.format, Closer: src}
+	if l.format == "" && evidence.Is(prefix) {
+		return nil, l.fault(errBundle)
+	}
 	if l.format == "" {
 		if l.format = detect(prefix); l.format == "" {
 			return nil, l.fault(unrecognised(prefix))

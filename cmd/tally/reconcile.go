@@ -19,18 +19,20 @@ func newReconcile() *cobra.Command {
 	var own evidenceFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "reconcile --quote QUOTE [LOG...]",
+		Use:   "reconcile [--quote] QUOTE [LOG...]",
 		Short: "Hold logs against a quote, register by register",
 		Long: `Reconcile folds logs in order of layers, and holds every register that the quote
 carries, in every bank, against what they fold to. It checks who vouches for
 the quote (signature, certificates, nonce, bindings), offline, and says each.
-Logs that come in the quote's own file are used if no others are given.
+Logs that come in the quote's own file are used if no others are given; an evidence
+bundle, which has all that is needed, is taken alone.
 
 The verdict is reconciled, diverged, or untrusted: then a check of the quote
 itself failed, and nothing that it says counts.
 
 Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
-		Example: `  tally reconcile --quote quote.bin --nonce 00112233 ccel.bin ima.bin
+		Example: `  tally reconcile --nonce 00112233 evidence.cmw
+  tally reconcile --quote quote.bin --nonce 00112233 ccel.bin ima.bin
   tally reconcile --quote attest.bin --signature sig.bin --key ak.pem --values pcrs.txt boot.bin ima.bin
   tally reconcile --quote quote.msg --signature quote.sig --hcl hcl_report.bin --hardware vcek.pem boot.bin
   tally reconcile --quote soft.attest --signature soft.sig --key soft.pub --report snp.bin --hardware vcek.pem ima.bin`,
@@ -54,18 +56,20 @@ Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
 
 // investigation is evidence and the logs beside it.
 type investigation struct {
-	in    *inputFlags
-	own   *evidenceFlags
-	quote *quote.Quote
-	logs  []logFile
-	opts  replay.Options
-	rec   *replay.Reconciler
+	in     *inputFlags
+	own    *evidenceFlags
+	quote  *quote.Quote
+	logs   []logFile
+	checks []logFile // that are held against the journal
+	opts   replay.Options
+	rec    *replay.Reconciler
 }
 
 func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*investigation, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
+	paths = own.takeBundle(paths)
 	c := &investigation{in: in, own: own}
 	var err error
 	if c.opts.MRTD, err = parseMRTD(own.mrtd); err != nil {
@@ -85,10 +89,9 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 	}
 	c.logs = filesOf(paths)
 	if len(paths) == 0 {
-		for _, l := range c.quote.Logs {
-			c.logs = append(c.logs, logFile{l.Name, l.Data})
-		}
+		c.logs, c.checks = bundledLogs(c.quote)
 	}
+	in.statedKernel = statedKernel(c.quote)
 	return c, nil
 }
 
@@ -124,5 +127,12 @@ func (c *investigation) reconcile(trails bool) (*verdictReport, error) {
 		c.in.banks = append(c.in.banks, rtmr.SHA1.String()) // what a padded bank would have
 	}
 	folded, err := foldLogs(c.rec.Fold, c.in, c.logs, c.own.overlaps)
-	return c.judge(folded), err
+	if err == nil {
+		err = c.holdCopies(folded)
+	}
+	report := c.judge(folded)
+	if err == nil {
+		err = c.findBases(report)
+	}
+	return report, err
 }

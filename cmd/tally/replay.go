@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,7 @@ type logReport struct {
 	Events   int           `json:"events"`
 	Warnings []string      `json:"warnings"`
 	Checks   replay.Checks `json:"checks"`
+	Copy     *copyReport   `json:"copy,omitempty"`
 }
 
 // replayFlags are replay's own.
@@ -124,8 +126,9 @@ func parseMRTD(s string) ([]byte, error) {
 
 // logFile is a log to be opened: a file, or what came inside another one.
 type logFile struct {
-	path string
-	data []byte // nil for a file
+	path   string
+	data   []byte // nil for a file
+	format string // "" if not known
 }
 
 func filesOf(paths []string) (files []logFile) {
@@ -140,13 +143,15 @@ func (f *inputFlags) openFile(file logFile, signs ima.Signs) (*log, error) {
 	if file.data == nil {
 		return f.open(file.path, signs)
 	}
-	return f.read(file.path, io.NopCloser(bytes.NewReader(file.data)), signs)
+	in := *f
+	in.format = cmp.Or(f.format, file.format)
+	return in.read(file.path, io.NopCloser(bytes.NewReader(file.data)), signs)
 }
 
 // foldLogs folds the logs up to the first fault, and reports what it has.
 func foldLogs(fold *replay.Fold, in *inputFlags, files []logFile, overlap bool) (*replayReport, error) {
 	report := &replayReport{Logs: []logReport{}}
-	signs := ima.Signs{Kernel: in.kernel}
+	signs := ima.Signs{Kernel: cmp.Or(in.kernel, in.statedKernel)}
 	var parts *replay.Parts
 	if overlap {
 		parts = &replay.Parts{}
@@ -223,7 +228,7 @@ func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, 
 	}
 	n, err := fold.Log(entries)
 	signs.Banks = fold.BootBanks()
-	report := &logReport{l.path, l.format, n, append([]string{}, l.Warnings()...), fold.Checks()}
+	report := &logReport{Path: l.path, Format: l.format, Events: n, Warnings: append([]string{}, l.Warnings()...), Checks: fold.Checks()}
 	if err != nil {
 		err = l.fault(err)
 	}
@@ -339,6 +344,13 @@ func printFindings(w io.Writer, report *replayReport) {
 }
 
 func printFinding(w io.Writer, logs []logReport, f *replay.Finding) {
-	fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n  recorded %s:%s\n  computed %s:%s\n",
-		logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text), f.Alg, f.Recorded, f.Alg, f.Computed)
+	fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n", logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text))
+	if f.Kind == "copy" && len(f.Recorded) == 0 {
+		return // the data part
+	}
+	other := "computed"
+	if f.Kind == "copy" {
+		other = "copied  "
+	}
+	fmt.Fprintf(w, "  recorded %s:%s\n  %s %s:%s\n", f.Alg, f.Recorded, other, f.Alg, f.Computed)
 }

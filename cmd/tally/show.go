@@ -22,9 +22,13 @@ func newShow() *cobra.Command {
 		Long: `Show prints a log's events, one a line: index, register, type, the beginning of
 the digest in the last bank (or that of --bank; an IMA list has one), and the data
 in readable form.
-An event that its own data contradict is marked.`,
+An event that its own data contradict is marked. Of an evidence bundle the parts
+are listed, and what its sender says of it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if in.format == "" && isBundle(args[0]) {
+				return showBundle(cmd.OutOrStdout(), args[0], asJSON)
+			}
 			l, err := in.openAlone(args[0])
 			if err != nil {
 				return err

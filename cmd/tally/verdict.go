@@ -70,6 +70,8 @@ type findingReport struct {
 	Entry  *int   `json:"entry,omitempty"` // its index in that log
 	Proven bool   `json:"proven"`
 	Text   string `json:"text"`
+
+	searched bool // it is one of the search's, which is printed by itself
 }
 
 // uncovered are a log's events in a register that the quote says nothing of.
@@ -87,6 +89,7 @@ type layerReport struct {
 	quoted          int    // of the events, those of quoted registers
 	registers       []string
 	part            bool // of a list that was read in parts (--overlap)
+	copy            *copyReport
 }
 
 // layerOf names who wrote a log of that format.
@@ -127,7 +130,7 @@ func findingOf(o replay.Outcome) *findingReport {
 // cover notes what of each log the quote vouches for.
 func (r *verdictReport) cover(coverage []replay.Coverage, parts bool) {
 	for i, l := range r.Logs {
-		r.layers = append(r.layers, layerReport{log: i, layer: layerOf(l.Format), part: parts && isIMA(l.Format)})
+		r.layers = append(r.layers, layerReport{log: i, layer: layerOf(l.Format), part: parts && isIMA(l.Format), copy: l.Copy})
 	}
 	for _, c := range coverage {
 		if c.Log >= len(r.layers) {
@@ -181,9 +184,10 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	if names := r.named(replay.LogAhead); strict && names != "" {
 		out = append(out, "a log ran on after the quote in "+names+", which --strict forbids")
 	}
-	if n := len(r.Findings); n > 0 {
+	if n := r.contradictions(); n > 0 {
 		out = append(out, count(n, "entry contradicts its", "entries contradict their")+" own data or the boot log")
 	}
+	out = append(out, r.copyFailures(strict)...)
 	for _, l := range r.layers {
 		if l.events > 0 && l.quoted == 0 {
 			out = append(out, fmt.Sprintf("the quote carries no register that %s extends, so nothing vouches for it", r.Logs[l.log].Path))
@@ -197,6 +201,32 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	}
 	if len(out) == 0 {
 		out = r.unsaid()
+	}
+	return out
+}
+
+// contradictions counts the entries that their own data or the boot log contradict.
+func (r *verdictReport) contradictions() (n int) {
+	for _, f := range r.Findings {
+		if f.Kind != "copy" {
+			n++
+		}
+	}
+	return n
+}
+
+// copyFailures lists how logs part from the one that has copies of their entries.
+func (r *verdictReport) copyFailures(strict bool) (out []string) {
+	for _, l := range r.layers {
+		switch c, path := l.copy, r.Logs[l.log].Path; {
+		case c == nil:
+		case c.Parts:
+			out = append(out, fmt.Sprintf("%s and its copy in %s part", path, c.Of))
+		case c.Entries == 0 && c.Ahead > 0:
+			out = append(out, fmt.Sprintf("nothing vouches for %s: %s has none of its entries", path, c.Of))
+		case c.Ahead > 0 && strict:
+			out = append(out, fmt.Sprintf("%s ran on after %s, which --strict forbids", path, c.Of))
+		}
 	}
 	return out
 }
@@ -232,6 +262,9 @@ func (r *verdictReport) success() string {
 	for _, l := range r.layers {
 		if late := l.quoted - l.vouched; late > 0 {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
+		}
+		if l.copy != nil && l.copy.Ahead > 0 {
+			s += fmt.Sprintf("; %s has no copy of %s at the end of %s, so nothing vouches for that part", l.copy.Of, count(l.copy.Ahead, "event", "events"), r.Logs[l.log].Path)
 		}
 	}
 	if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg != rtmr.SHA1 }) {

@@ -129,6 +129,8 @@ func (r *verdictReport) printLayer(w io.Writer, l *layerReport) {
 	log := r.Logs[l.log]
 	fmt.Fprintf(w, "  %-11s %s (%s, %s): ", l.layer, log.Path, log.Format, events(log.Events))
 	switch {
+	case l.copy != nil:
+		fmt.Fprintln(w, l.copy.sentence())
 	case l.events == 0:
 		fmt.Fprintln(w, "none extends a register")
 	case l.quoted == 0:
@@ -180,7 +182,7 @@ func (r *verdictReport) printFindings(w io.Writer) {
 	registers := map[string][]string{}
 	searchable := false
 	for _, o := range r.Registers {
-		if o.Finding == nil || r.Search != nil && o.Text != o.Finding.Text {
+		if o.Finding == nil || o.Finding.searched {
 			continue // or below, with the search
 		}
 		text := o.Finding.Text

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,33 +23,43 @@ import (
 
 // answerTime is how long the service may take. Where it is not running, systemd's
 // socket takes requests all the same, and they wait for it.
-const answerTime = 30 * time.Second
+const answerTime = time.Minute
 
-// ask sends a request to the service and reads its answer.
+// ask sends a request to the service and reads its answer, which is JSON.
 func ask(ctx context.Context, socket, method, path string, body, into any) error {
+	answer, err := send(ctx, socket, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	return json.NewDecoder(answer).Decode(into)
+}
+
+// send sends a request to the service and returns its answer.
+func send(ctx context.Context, socket, method, path string, body any) (io.ReadCloser, error) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://tallyd"+path, bytes.NewReader(text))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	answer, err := guest.Client(socket).Do(request)
+	client := guest.Client(socket)
+	client.Timeout = answerTime
+	answer, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("%w (is the service running? systemctl status tallyd)", err)
+		return nil, fmt.Errorf("%w (is the service running? systemctl status tallyd)", err)
 	}
-	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
+		defer answer.Body.Close()
 		var refusal guest.Refusal
 		if err := json.NewDecoder(answer.Body).Decode(&refusal); err != nil || refusal.Error == "" {
-			return fmt.Errorf("the service answers %s", answer.Status)
+			return nil, fmt.Errorf("the service answers %s", answer.Status)
 		}
-		return errors.New(refusal.Error)
+		return nil, errors.New(refusal.Error)
 	}
-	return json.NewDecoder(answer.Body).Decode(into)
+	return answer.Body, nil
 }
 
 func statusCommand() *cobra.Command {
@@ -90,6 +101,43 @@ func valuesCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&at, "socket", socket, "the service's socket")
+	return cmd
+}
+
+func evidenceCommand() *cobra.Command {
+	var at, nonce, out string
+	cmd := &cobra.Command{
+		Use:   "evidence --nonce HEX -o FILE",
+		Short: "A quote and the logs that go with it, in one file for tally reconcile",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := hex.DecodeString(nonce)
+			if err != nil || len(n) == 0 || len(n) > guest.MaxNonce {
+				return fmt.Errorf("--nonce %q, expected 1 to %d bytes in hexadecimal", nonce, guest.MaxNonce)
+			}
+			if out == "" {
+				return errors.New("-o FILE is missing")
+			}
+			answer, err := send(cmd.Context(), at, http.MethodPost, "/v1/evidence", guest.EvidenceRequest{Nonce: n})
+			if err != nil {
+				return err
+			}
+			defer answer.Close()
+			data, err := io.ReadAll(answer)
+			if err != nil {
+				return err
+			}
+			if out == "-" {
+				_, err = cmd.OutOrStdout().Write(data)
+				return err
+			}
+			return os.WriteFile(out, data, 0o644)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&at, "socket", socket, "the service's socket")
+	flags.StringVar(&nonce, "nonce", "", "the verifier's nonce, in hexadecimal")
+	flags.StringVarP(&out, "output", "o", "", "the file to write; - is standard output")
 	return cmd
 }
 

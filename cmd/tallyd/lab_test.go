@@ -5,8 +5,13 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,19 +31,30 @@ func TestLab(t *testing.T) {
 	for _, c := range []struct {
 		name, device string
 		lab.Machine
+		args []string // of tally reconcile: no hardware stands for these registers
 	}{
-		{"tdx-7.3", "tdx", lab.Machine{Kernel: "7.3", TSM: true}},
-		{"bpf-6.1", "bpf", lab.Machine{Kernel: "6.1"}},
-		{"bpf-6.12", "bpf", lab.Machine{Kernel: "6.12"}},
+		{"tdx-7.3", "tdx", lab.Machine{Kernel: "7.3", TSM: true}, []string{"--insecure-skip-signature"}},
+		{"bpf-6.1", "bpf", lab.Machine{Kernel: "6.1"}, []string{"--accept-self-asserted"}},
+		{"bpf-6.12", "bpf", lab.Machine{Kernel: "6.12"}, []string{"--accept-self-asserted"}},
+		{"tpm-7.3", "tpm", lab.Machine{Kernel: "7.3", Modules: []string{"tpm_vtpm_proxy"}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.Machine.Firmware, c.Machine.TPM, c.Machine.Append = lab.SeaBIOS, lab.NoTPM, lab.TCB
 			c.Machine.Files = map[string][]byte{"/lab/bin/tallyd": lab.Build(t, "./cmd/tallyd")}
+			if c.device == "tpm" {
+				maps.Copy(c.Machine.Files, lab.HostProgram(t, "swtpm"))
+			}
 			s := &service{t: t, Guest: c.Machine.Start(t), device: c.device}
+			if c.device == "tpm" {
+				s.lateTPM()
+			}
 			s.start()
 			s.measure(20)
 			s.caughtUp()
 			s.check()
+			if c.device == "tdx" {
+				s.others()
+			}
 			for range 8 {
 				s.measure(5)
 				time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
@@ -48,6 +64,7 @@ func TestLab(t *testing.T) {
 			s.measure(5)
 			s.caughtUp()
 			s.check()
+			s.reconcile(c.args...)
 			s.stop()
 			s.Stop()
 		})
@@ -64,7 +81,7 @@ type service struct {
 }
 
 func (s *service) start() {
-	s.process = s.Spawn(lab.Command{Args: []string{"tallyd", "run", "--device", s.device, "--poll", "50ms"}})
+	s.process = s.Spawn(lab.Command{Args: []string{"tallyd", "run", "--device", s.device}})
 	s.until("it answers", func() bool { return s.Exec(lab.Command{Args: []string{"tallyd", "status"}}).Status == 0 })
 }
 
@@ -109,6 +126,76 @@ func (s *service) measure(n int) {
 	s.n += n
 }
 
+// reconcile has the service make evidence for a nonce, and a tally on this machine
+// reconcile it; and refuse it for another nonce.
+func (s *service) reconcile(args ...string) {
+	s.t.Helper()
+	const nonce = "00112233445566778899aabbccddeeff"
+	s.Run("tallyd", "evidence", "--nonce", nonce, "-o", "/tmp/evidence")
+	dir := s.t.TempDir()
+	tally, bundle := filepath.Join(dir, "tally"), filepath.Join(dir, "evidence.cbor")
+	for file, content := range map[string][]byte{tally: lab.Build(s.t, "./cmd/tally"), bundle: s.Get("/tmp/evidence")} {
+		if err := os.WriteFile(file, content, 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if s.device == "tpm" { // whose key this verifier believes, as one that it enrolled
+		parts := filepath.Join(dir, "parts")
+		if out, err := exec.Command(tally, "unpack", bundle, parts).CombinedOutput(); err != nil {
+			s.t.Fatalf("tally unpack: %v\n%s", err, out)
+		}
+		args = []string{"--key", filepath.Join(parts, "tpm-public.bin")}
+	}
+	out, err := exec.Command(tally, append(append([]string{"reconcile"}, args...), "--nonce", nonce, bundle)...).CombinedOutput()
+	if err != nil || !bytes.HasPrefix(out, []byte("RECONCILED: ")) {
+		s.t.Errorf("tally reconcile: %v\n%s", err, out)
+	}
+	var exit *exec.ExitError
+	out, err = exec.Command(tally, append(append([]string{"reconcile"}, args...), "--nonce", nonce+"00ff", bundle)...).CombinedOutput()
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 || !bytes.HasPrefix(out, []byte("UNTRUSTED: ")) {
+		s.t.Errorf("another nonce: %v\n%s", err, out)
+	}
+}
+
+// lateTPM has the guest have a TPM that its kernel's IMA takes no notice of.
+func (s *service) lateTPM() {
+	s.Run("mkdir", "/tmp/tpm")
+	s.Spawn(lab.Command{Args: []string{"swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir=/tmp/tpm",
+		"--locality", "allow-set-locality", "--flags", "not-need-init"}})
+	s.until("a TPM", func() bool { return s.Exec(lab.Command{Args: []string{"test", "-e", "/dev/tpmrm0"}}).Status == 0 })
+}
+
+// others extends the register past the helper, which the tap tells it of.
+func (s *service) others() {
+	s.t.Helper()
+	for i := range 3 {
+		s.Put(lab.TSMDir+"rtmr2:sha384", bytes.Repeat([]byte{byte(i)}, 48))
+		s.measure(2)
+	}
+	s.caughtUp()
+	s.check()
+	others := 0
+	s.journal(func(m rtmr.Measurement) {
+		if m.Entry.Type() == guest.OtherType && strings.Contains(string(m.Entry.Data()), `"pid":1,`) {
+			others++
+		}
+	})
+	if others != 3 {
+		s.t.Errorf("%d extends by others in the journal, want 3", others)
+	}
+}
+
+// journal reads the journal.
+func (s *service) journal(each func(rtmr.Measurement)) {
+	s.t.Helper()
+	for m, err := range cel.NewReader(bytes.NewReader(s.Get("/run/tallystick/journal.cel")), cel.TLV).Measurements() {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		each(m)
+	}
+}
+
 func (s *service) caughtUp() {
 	s.t.Helper()
 	s.until("it caught up", func() bool {
@@ -140,15 +227,12 @@ func (s *service) check() {
 	}
 	fold := replay.New(replay.Options{})
 	entries := 0
-	for m, err := range cel.NewReader(bytes.NewReader(s.Get("/run/tallystick/journal.cel")), cel.TLV).Measurements() {
-		if err != nil {
-			s.t.Fatal(err)
-		}
+	s.journal(func(m rtmr.Measurement) {
 		fold.Add(&m)
 		if m.Entry.(*cel.Entry).ContentType() == cel.ContentIMATemplate {
 			entries++
 		}
-	}
+	})
 	if entries != s.count() {
 		s.t.Errorf("%d IMA entries in the journal, %d in the kernel's list", entries, s.count())
 	}

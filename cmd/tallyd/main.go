@@ -37,7 +37,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), statusCommand(), valuesCommand(), extendCommand())
+	root.AddCommand(runCommand(), statusCommand(), valuesCommand(), extendCommand(), evidenceCommand())
 	root.AddCommand(packagers...)
 	return root
 }

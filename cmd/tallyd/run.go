@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"tallystick/bpf/tap"
 	"tallystick/guest"
 	"tallystick/rtmr"
 )
@@ -22,6 +23,8 @@ import (
 // service is what tallyd run is told.
 type service struct {
 	device, state, register, boot string
+	guard                         string
+	seal                          bool
 	poll                          time.Duration
 	allow                         []uint
 }
@@ -42,6 +45,8 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.state, "state", "/run/tallystick", "folder of the journal and the socket")
 	flags.StringVar(&s.register, "register", "", "register for IMA's entries, in place of their own or, in a TD, of RTMR2")
 	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends")
+	flags.StringVar(&s.guard, "guard", "auto", "keep root from registers in the kernel: yes, no, or auto, where the kernel can")
+	flags.BoolVar(&s.seal, "seal", false, "with the guard: give the hardware's reports to nobody else, until the next boot")
 	flags.DurationVar(&s.poll, "poll", time.Second, "how often to look where nothing wakes the service")
 	flags.UintSliceVar(&s.allow, "allow-uid", nil, "users that may ask over the socket, beside root")
 	return cmd
@@ -49,6 +54,14 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 
 func (s *service) run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := s.enterMemory(); err != nil {
+		return err
+	}
+	tapped, err := tap.Open(tap.Options{Poll: s.poll}) // before anything is read
+	if err != nil {
+		return err
+	}
+	defer tapped.Close()
 	chosen, err := guest.Choose(s.device)
 	if err != nil {
 		return err
@@ -57,18 +70,28 @@ func (s *service) run(ctx context.Context) error {
 	for _, why := range chosen.Why {
 		log.Info("device", "choice", why)
 	}
-	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), Wake: guest.Poll(s.poll), Log: log}
+	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), Log: log}
+	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.register != "" {
 		if cfg.Register, err = rtmr.ParseRegister(s.register); err != nil {
 			return fmt.Errorf("--register: %w", err)
 		}
 	}
-	if cfg.Boot, err = s.bootLog(ctx, chosen.Device, log); err != nil {
+	if err := s.bootLog(ctx, &cfg); err != nil {
 		return err
 	}
 	if err := watch(&cfg); err != nil {
 		return err
 	}
+	if cfg.Prover, err = guest.NewProver(ctx, chosen.Device); err != nil {
+		return err
+	}
+	cfg.Facts = append(cfg.Facts, facts(tapped)...)
+	guarded, err := s.arm(ctx, chosen.Device, log)
+	if err != nil {
+		return err
+	}
+	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded})
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -78,43 +101,94 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go attribute(ctx, tapped, helper, log)
 	return serve(ctx, helper, listener, s.allow, log)
 }
 
-// bootLog holds the firmware's log against the registers, and returns it if it is to
-// be extended.
-func (s *service) bootLog(ctx context.Context, device rtmr.Device, log *slog.Logger) (*guest.BootLog, error) {
-	kind := device.Describe().Kind
-	extend := kind == "bpf" || kind == "memory"
+// waker wakes the helper when IMA measured something.
+type waker struct{ *tap.Tap }
+
+func (w waker) Wait(ctx context.Context) error { return w.Tap.Wait(ctx, tap.IMA) }
+
+// sayTap says what is tapped, and returns whether extends by others are.
+func sayTap(t *tap.Tap, log *slog.Logger) (others bool) {
+	for _, s := range t.Status() {
+		if s.Method == "" {
+			log.Info("tap", "source", s.Source, "polled every", s.Poll, "reason", s.Err)
+			continue
+		}
+		log.Info("tap", "source", s.Source, "method", s.Method)
+		others = others || s.Source == tap.TSM
+	}
+	return others
+}
+
+// attribute tells the helper of extends by other processes.
+func attribute(ctx context.Context, t *tap.Tap, helper *guest.Helper, log *slog.Logger) {
+	for {
+		r, err := t.Next(ctx)
+		if err != nil {
+			return
+		}
+		if r.Source != tap.TSM || r.PID == os.Getpid() || r.Register.IsZero() {
+			continue
+		}
+		log.Warn("another process extended a register", "record", r)
+		err = helper.Saw(ctx, guest.Other{Register: r.Register, Digest: r.Digest, PID: r.PID, PPID: r.PPID,
+			Comm: r.Comm, CgroupID: r.CgroupID, BootTime: r.Time})
+		if err != nil && ctx.Err() == nil {
+			log.Error("cannot hold the register against the journal", "register", r.Register, "error", err)
+		}
+	}
+}
+
+// facts are what the evidence says of the helper beside its registers.
+func facts(t *tap.Tap) (facts [][2]string) {
+	for _, s := range t.Status() {
+		how := string(s.Method)
+		if s.Method == "" {
+			how = fmt.Sprintf("polled every %v: %v", s.Poll, s.Err)
+		}
+		facts = append(facts, [2]string{"tap " + s.Source.String(), how})
+	}
+	return facts
+}
+
+// bootLog finds the firmware's log, and says whether it is to be extended; if it was
+// by the firmware, it holds it against the registers.
+func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
+	kind := cfg.Device.Describe().Kind
+	cfg.Mirror = kind == "bpf" || kind == "memory"
 	switch s.boot {
 	case "auto":
 	case "yes":
-		extend = true
+		cfg.Mirror = true
 	case "no":
-		extend = false
+		cfg.Mirror = false
 	default:
-		return nil, fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
+		return fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
 	}
-	boot, err := guest.FindBootLog("/")
-	if err != nil || boot == nil {
-		log.Info("boot log", "found", false)
-		return nil, err
+	if cfg.FirmwareLog, err = guest.FindBootLog("/"); err != nil || cfg.FirmwareLog == nil {
+		cfg.Log.Info("boot log", "found", false)
+		return err
 	}
-	if extend {
-		log.Info("boot log", "path", boot.Path, "extended", true)
-		return boot, nil
+	path := cfg.FirmwareLog.Path
+	if cfg.Mirror {
+		cfg.Log.Info("boot log", "path", path, "extended", true)
+		return nil
 	}
-	live, err := device.Read(ctx)
+	live, err := cfg.Device.Read(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	check := boot.Check(live)
+	check := cfg.FirmwareLog.Check(live)
 	level := slog.LevelInfo
 	if check.Problem != nil || len(check.Differ) > 0 {
 		level = slog.LevelWarn
 	}
-	log.Log(ctx, level, "boot log", "path", boot.Path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
-	return nil, nil
+	cfg.Log.Log(ctx, level, "boot log", "path", path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
+	cfg.Facts = append(cfg.Facts, [2]string{"boot log", fmt.Sprintf("%d events; match %v; differ %v; problem %v", check.Events, check.Match, check.Differ, check.Problem)})
+	return nil
 }
 
 // serve runs the helper and its server until the context ends, or one of them fails.

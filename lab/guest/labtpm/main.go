@@ -4,8 +4,8 @@
 //
 //	labtpm quote --nonce HEX [--banks sha1,sha256] [--pcrs 0,1,2]
 //
-// writes JSON, a lab.Evidence: it reads the PCRs and the endorsement keys' certificates, makes two attestation
-// keys, and quotes each bank, and all banks together, with each of them.
+// writes JSON, a lab.Evidence: the PCRs, the endorsement keys' certificates, and
+// quotes of each bank, and of all banks together, by each of two attestation keys.
 //
 //	labtpm activate --key rsa --credential HEX --secret HEX
 //
@@ -14,21 +14,18 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
-	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
+	"tallystick/rtmr"
+	"tallystick/rtmr/tpm"
 )
-
-// device is the kernel's resource manager, which keeps what this program leaves
-// in the TPM apart from others'.
-const device = "/dev/tpmrm0"
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -61,16 +58,16 @@ func runQuote(args []string) error {
 	if err != nil {
 		return fmt.Errorf("nonce: %w", err)
 	}
-	selected, err := parseSelection(*bankText, *pcrText)
+	banks, pcrs, err := parseSelection(*bankText, *pcrText)
 	if err != nil {
 		return err
 	}
-	tpm, err := linuxtpm.Open(device)
+	d, err := tpm.Open(tpm.Options{})
 	if err != nil {
 		return err
 	}
-	defer tpm.Close()
-	evidence, err := collect(tpm, nonce, selected)
+	defer d.Close()
+	evidence, err := collect(context.Background(), d, nonce, banks, pcrs)
 	if err != nil {
 		return err
 	}
@@ -79,7 +76,7 @@ func runQuote(args []string) error {
 
 func runActivate(args []string) error {
 	flags := flag.NewFlagSet("activate", flag.ContinueOnError)
-	key := flags.String("key", "rsa", "rsa or ecc, the attestation key")
+	keyName := flags.String("key", "rsa", "rsa or ecc, the attestation key")
 	credential := flags.String("credential", "", "TPMS_ID_OBJECT, in hex")
 	secret := flags.String("secret", "", "encrypted secret, in hex")
 	if err := flags.Parse(args); err != nil {
@@ -93,12 +90,22 @@ func runActivate(args []string) error {
 	if err != nil {
 		return fmt.Errorf("secret: %w", err)
 	}
-	tpm, err := linuxtpm.Open(device)
+	keyType, ok := keyTypes[*keyName]
+	if !ok {
+		return fmt.Errorf("key %q: expected rsa or ecc", *keyName)
+	}
+	d, err := tpm.Open(tpm.Options{})
 	if err != nil {
 		return err
 	}
-	defer tpm.Close()
-	returned, err := activate(tpm, *key, id, encrypted)
+	defer d.Close()
+	ctx := context.Background()
+	key, err := d.PrimaryKey(ctx, keyType, tpm.Endorsement)
+	if err != nil {
+		return err
+	}
+	defer key.Close()
+	returned, err := d.Activate(ctx, key, tpm.RSA, id, encrypted)
 	if err != nil {
 		return err
 	}
@@ -106,20 +113,20 @@ func runActivate(args []string) error {
 	return nil
 }
 
-func parseSelection(banks, pcrs string) (s selection, err error) {
-	for _, name := range strings.Split(banks, ",") {
-		alg, ok := algorithms[name]
-		if !ok {
-			return s, fmt.Errorf("bank %q is not known", name)
+func parseSelection(bankText, pcrText string) (banks []rtmr.Alg, pcrs []rtmr.Register, err error) {
+	for _, name := range strings.Split(bankText, ",") {
+		alg, err := rtmr.ParseAlg(name)
+		if err != nil {
+			return nil, nil, err
 		}
-		s.banks = append(s.banks, bank{name, alg})
+		banks = append(banks, alg)
 	}
-	for _, text := range strings.Split(pcrs, ",") {
-		pcr, err := strconv.ParseUint(text, 10, 5)
-		if err != nil || pcr > 23 {
-			return s, fmt.Errorf("PCR %q: expected 0 to 23", text)
+	for _, text := range strings.Split(pcrText, ",") {
+		register, err := rtmr.ParseRegister("pcr" + text)
+		if err != nil {
+			return nil, nil, err
 		}
-		s.pcrs = append(s.pcrs, uint(pcr))
+		pcrs = append(pcrs, register)
 	}
-	return s, nil
+	return banks, pcrs, nil
 }

@@ -1,12 +1,14 @@
 // Package evidence is what the guest's tool labtpm tells the host.
 package evidence
 
+import "tallystick/rtmr"
+
 // Evidence is a TPM's quotes, and what belongs to them.
 type Evidence struct {
 	Nonce []byte
-	// Values are the quoted PCRs as the TPM gave them, as tally's --values
-	// takes them: by bank and register, in hex.
-	Values  map[string]map[string]string
+	// Values are the quoted PCRs as the TPM gave them; in JSON they are what
+	// tally's --values takes.
+	Values  rtmr.Values
 	Keys    map[string][]byte // attestation keys: "rsa" and "ecc", TPMT_PUBLIC
 	EKCerts map[string][]byte // endorsement keys' certificates, DER; "rsa2048", "ecc384", ..
 	Quotes  []Quote

@@ -1,0 +1,85 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"tallystick/bpf"
+	"tallystick/bpf/guard"
+	"tallystick/rtmr"
+)
+
+// enterMemory executes this program again from memory, if a guard may have to know it.
+func (s *service) enterMemory() error {
+	switch s.guard {
+	case "yes", "no", "auto":
+	default:
+		return fmt.Errorf("--guard %q, expected yes, no or auto", s.guard)
+	}
+	if s.seal && s.guard == "no" {
+		return errors.New("--seal takes the guard, which --guard no leaves out")
+	}
+	if s.guard == "no" || s.device != "auto" && s.device != "bpf" {
+		return nil
+	}
+	err := guard.Exec()
+	if err != nil && s.guard == "auto" && !s.seal {
+		return nil // arm says that there is no guard, and why
+	}
+	return err
+}
+
+// arm guards registers in the kernel, and says how for the evidence. Where the kernel
+// cannot, that is an error only if a guard was asked for.
+func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger) (how string, err error) {
+	registers, ok := device.(*bpf.Registers)
+	if !ok || s.guard == "no" {
+		if s.seal {
+			return "", fmt.Errorf("--seal: no guard for the device %s", device.Describe().Kind)
+		}
+		return "off", nil
+	}
+	g, err := guard.Arm(registers)
+	if s.guard == "auto" && !s.seal && (errors.Is(err, rtmr.ErrNotSupported) || errors.Is(err, guard.ErrNotInMemory)) {
+		log.Warn("no guard: root can rewrite the registers", "reason", err)
+		return fmt.Sprintf("off: %v", err), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("guard: %w", err)
+	}
+	go logDenials(ctx, g, log)
+	if s.seal {
+		closed, err := g.Seal()
+		if err != nil {
+			return "", fmt.Errorf("seal: %w", err)
+		}
+		log.Info("sealed: nobody else gets the hardware's reports", "closed", closed)
+	}
+	status, err := g.Status()
+	if err != nil {
+		return "", fmt.Errorf("guard: %w", err)
+	}
+	how = fmt.Sprintf("armed; sealed %t; missing hooks %v", status.Sealed, status.Missing)
+	if status.Restart != "" {
+		how += "; a restarted helper is not admitted: " + status.Restart
+		log.Warn("a restarted helper will not be admitted", "reason", status.Restart)
+	}
+	log.Info("guard", "hooks", strings.Join(status.Hooks, " "), "status", how)
+	return how, nil
+}
+
+// logDenials tells of what others were denied.
+func logDenials(ctx context.Context, g *guard.Guard, log *slog.Logger) {
+	for d, err := range g.Denials(ctx) {
+		if err != nil {
+			log.Error("cannot read what the guard denied", "error", err)
+			return
+		}
+		log.Warn("denied", "attempt", d)
+	}
+}

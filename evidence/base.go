@@ -1,0 +1,54 @@
+package evidence
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"tallystick/rtmr"
+)
+
+// Base is a record of the journal that says what registers held when what comes
+// after it began: at the journal's start, and where somebody else extended one. It
+// is an EV_NO_ACTION event, which extends nothing, and as much the sender's word as
+// all of the journal.
+type Base struct {
+	Reason    string      `json:"reason"`
+	Registers rtmr.Values `json:"registers"`
+	// Behind counts the last entries of these registers before this record that
+	// were extended after it, and Unknown those before them of which it is not
+	// known whether they were extended.
+	Behind  map[rtmr.Register]int `json:"behind,omitempty"`
+	Unknown map[rtmr.Register]int `json:"unknown,omitempty"`
+}
+
+// The reasons.
+const (
+	AtStart = "start"
+	Foreign = "extended by others"
+)
+
+// baseMagic begins a base's event data, as other informational events have it.
+const baseMagic = "Tallystick Base\x00"
+
+// EventData returns the base as the data of an EV_NO_ACTION event.
+func (b *Base) EventData() ([]byte, error) {
+	text, err := json.Marshal(b)
+	return append([]byte(baseMagic), text...), err
+}
+
+// ParseBase reads the data of an EV_NO_ACTION event; ok is false for any other than
+// a base's.
+func ParseBase(data []byte) (b Base, ok bool, err error) {
+	text, ok := bytes.CutPrefix(data, []byte(baseMagic))
+	if !ok {
+		return b, false, nil
+	}
+	if err = readJSON(text, &b); err == nil {
+		err = b.Registers.Validate()
+	}
+	if err != nil {
+		return Base{}, true, fmt.Errorf("base: %w", err)
+	}
+	return b, true, nil
+}
