@@ -129,7 +129,10 @@ func TestExtend(t *testing.T) {
 	pick := rand.New(random)
 	perRegister := make([]uint64, rtmr.NumPCRs)
 
-	const extends = 100_000
+	extends := 100_000
+	if testing.Short() {
+		extends /= 20
+	}
 	for n := 0; n < extends; {
 		batch := make([]bpf.Entry, min(1+pick.IntN(3000), extends-n))
 		for i := range batch {
@@ -160,7 +163,7 @@ func TestExtend(t *testing.T) {
 		}
 	}
 	s := read(t, r)
-	if n, _ := s.Extends(); n != extends {
+	if n, _ := s.Extends(); n != uint64(extends) {
 		t.Errorf("%d extends, want %d", n, extends)
 	}
 	for i, want := range perRegister {
@@ -371,7 +374,11 @@ func TestKilledExtender(t *testing.T) {
 	l := newLadder()
 	var last uint64
 	partial := 0
-	for i := range 20 {
+	kills := 20
+	if testing.Short() {
+		kills = 5
+	}
+	for i := range kills {
 		kill := startExtender(t, path)
 		waitForExtends(t, r, last)
 		time.Sleep(time.Duration(rand.IntN(5000)) * time.Microsecond)
@@ -392,7 +399,7 @@ func TestKilledExtender(t *testing.T) {
 		}
 		last = n + 1
 	}
-	t.Logf("%d extends; %d of 20 kills left a part of a batch", last, partial)
+	t.Logf("%d extends; %d of %d kills left a part of a batch", last, partial, kills)
 	if partial == 0 {
 		t.Error("no kill came in the midst of a batch")
 	}
@@ -648,6 +655,43 @@ func TestReadBusy(t *testing.T) {
 	if s, err := open(t, bpf.Options{Path: path, ReadOnly: true}).Snapshot(); !errors.Is(err, rtmr.ErrBusy) {
 		t.Errorf("%v, %v, want ErrBusy", s, err)
 	}
+}
+
+// Who lacks a capability is denied, and the kernel blamed for nothing.
+func TestCapabilities(t *testing.T) {
+	path := bpffs(t)
+	open(t, bpf.Options{Path: path})
+	for name, lacks := range map[string][]int{
+		"CAP_PERFMON": {unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
+		"CAP_BPF":     {unix.CAP_BPF, unix.CAP_SYS_ADMIN},
+	} {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // which ends with the goroutine: capabilities are a thread's
+			err := drop(lacks...)
+			if err == nil {
+				_, err = bpf.Open(bpf.Options{Path: path})
+			}
+			done <- err
+		}()
+		err := <-done
+		if !errors.Is(err, rtmr.ErrDenied) || errors.Is(err, rtmr.ErrNotSupported) || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v, want denied", name, err)
+		}
+	}
+}
+
+// drop takes capabilities from the thread.
+func drop(capabilities ...int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return err
+	}
+	for _, c := range capabilities {
+		caps[c/32].Effective &^= 1 << (c % 32)
+	}
+	return unix.Capset(&header, &caps[0])
 }
 
 // inodes tells whether pins are the same ones.

@@ -211,7 +211,7 @@ func (m *maps) load(spec *ebpf.CollectionSpec, folder string) (*Registers, error
 		MapReplacements: map[string]*ebpf.Map{"registers": m.state, "layout": m.layout},
 	})
 	if err != nil {
-		return nil, explain(err)
+		return nil, explain(kernel.Load(err))
 	}
 	defer coll.Close()
 	return &Registers{m.state, coll.DetachProgram("extend"), describe(folder, true), folder}, nil

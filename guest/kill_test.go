@@ -88,7 +88,7 @@ func kills() int {
 	if n, err := strconv.Atoi(os.Getenv("HELPER_KILLS")); err == nil {
 		return n
 	}
-	return 300
+	return 200
 }
 
 // A helper is killed again and again, by itself around an extend or from outside
@@ -219,7 +219,7 @@ func TestLab(t *testing.T) {
 			g := c.Machine.Start(t)
 			r := g.Exec(lab.Command{
 				Args: []string{"/guest.test", "-test.v", "-test.run", "^TestKilled$"},
-				Env:  []string{"KILL_DEVICE=" + c.device, "HELPER_KILLS=100", "TMPDIR=/run"},
+				Env:  []string{"KILL_DEVICE=" + c.device, "HELPER_KILLS=40", "TMPDIR=/run"},
 			})
 			out := string(r.Stdout) + string(r.Stderr)
 			t.Logf("%s\n%s", g.Release(), out)

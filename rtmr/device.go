@@ -14,7 +14,7 @@ import (
 // Package devicetest is what every implementation has to do.
 type Device interface {
 	// Describe says what registers there are. It does not change while the
-	// device is open.
+	// device is open; nor may the caller change it, which is the device's own.
 	Describe() Description
 
 	// Read returns the registers' values now, in every bank of each; without

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -20,6 +21,7 @@ type Memory struct {
 // ones are zeros, and stay so. It panics if a bank's algorithm is not Available.
 func NewMemory(banks []Alg, registers ...Register) *Memory {
 	m := &Memory{Description{Kind: "memory", Name: "registers in this process's memory"}, sync.Mutex{}, Values{}}
+	banks = slices.Sorted(slices.Values(banks))
 	for _, a := range banks {
 		if !a.Available() {
 			panic("rtmr: " + a.String() + " cannot be computed")

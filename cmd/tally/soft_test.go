@@ -6,7 +6,12 @@ import (
 	"encoding/hex"
 	"os"
 
+	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/proto/sevsnp"
+	attestpb "github.com/google/go-tpm-tools/proto/attest"
+	tpmpb "github.com/google/go-tpm-tools/proto/tpm"
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/protobuf/proto"
 
 	"tallystick/bpf/attester"
 	"tallystick/internal/snptest"
@@ -44,9 +49,24 @@ func softquote(ts *testscript.TestScript, neg bool, args []string) {
 		"report-other.bin": softReport(ts, amd, other, func([]byte) {}),
 		"report-vmpl.bin":  softReport(ts, amd, good, func(b []byte) { b[0x30] = 2 }),
 		"report-debug.bin": softReport(ts, amd, good, func(b []byte) { b[0x0A] |= 8 }),
+		"bundle.pb":        softBundle(ts, good, softReport(ts, amd, good, func([]byte) {})),
 	} {
 		ts.Check(os.WriteFile(ts.MkAbs(name), data, 0o666))
 	}
+}
+
+// softBundle is what go-tpm-tools would make of a quote and an SEV-SNP report,
+// which in its bundle stands for nothing but itself.
+func softBundle(ts *testscript.TestScript, q *attester.Quote, report []byte) []byte {
+	snp, err := abi.ReportToProto(report)
+	ts.Check(err)
+	bundle, err := proto.Marshal(&attestpb.Attestation{
+		AkPub:          q.Public,
+		Quotes:         []*tpmpb.Quote{{Quote: q.Attest, RawSig: q.Signature}},
+		TeeAttestation: &attestpb.Attestation_SevSnpAttestation{SevSnpAttestation: &sevsnp.Attestation{Report: snp}},
+	})
+	ts.Check(err)
+	return bundle
 }
 
 func softQuoteOf(ts *testscript.TestScript, a *attester.Attester, values rtmr.Values, last int) *attester.Quote {

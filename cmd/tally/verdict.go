@@ -373,7 +373,9 @@ func (q *quoteReport) weakest() string {
 		}
 	}
 	if q.Inside != nil {
-		return "the " + string(q.Inside.Kind) + " report " + q.where() + " it: " + q.Inside.weakest()
+		if inside := q.Inside.weakest(); inside != "" {
+			return "the " + string(q.Inside.Kind) + " report " + q.where() + " it: " + inside
+		}
 	}
 	for _, l := range q.Links {
 		if l.Status == quote.SelfAsserted {

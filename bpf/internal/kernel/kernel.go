@@ -35,11 +35,11 @@ func Helper(feature string, t ebpf.ProgramType, fn asm.BuiltinFunc) Need {
 
 // Explain turns the error of a bpf(2) call into an *rtmr.NotSupportedError for
 // the first of the needs that is missing, or into rtmr.ErrDenied. Any other error
-// is returned as it is.
+// is returned as it is, and one that is rtmr.ErrDenied already.
 func Explain(err error, needs ...Need) error {
 	switch {
-	case err == nil:
-		return nil
+	case err == nil || errors.Is(err, rtmr.ErrDenied):
+		return err
 	case errors.Is(err, unix.ENOSYS):
 		return &rtmr.NotSupportedError{Feature: "bpf(2) (CONFIG_BPF_SYSCALL)", Err: err}
 	case errors.Is(err, fs.ErrPermission) && !errors.As(err, new(*ebpf.VerifierError)):
@@ -55,11 +55,30 @@ func Explain(err error, needs ...Need) error {
 	return err
 }
 
+// Load is the error of loading a program: rtmr.ErrDenied if the thread has no
+// CAP_PERFMON. From who has CAP_BPF alone the kernel hides helpers, and what calls
+// one fails as where it is missing (kernel/bpf/helpers.c, bpf_base_func_proto()).
+func Load(err error) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err == nil || unix.Capget(&header, &caps[0]) != nil {
+		return err
+	}
+	if caps[1].Effective&(1<<(unix.CAP_PERFMON-32)) != 0 || caps[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0 {
+		return err
+	}
+	return capable(err)
+}
+
 // Denied says what a process takes that may not use bpf(2) (EPERM); a file's
 // mode (EACCES) speaks for itself.
 func Denied(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: it takes CAP_BPF and CAP_PERFMON: %w", rtmr.ErrDenied, err)
+		return capable(err)
 	}
 	return fmt.Errorf("%w: %w", rtmr.ErrDenied, err)
+}
+
+func capable(err error) error {
+	return fmt.Errorf("%w: it takes CAP_BPF and CAP_PERFMON: %w", rtmr.ErrDenied, err)
 }
