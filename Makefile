@@ -1,4 +1,4 @@
-.PHONY: build generate test lab fixtures lint fuzz bench vuln demo
+.PHONY: build generate test lab fixtures lint fuzz bench vuln demo deb size
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
@@ -24,6 +24,14 @@ lab:
 # the first run.
 fixtures:
 	go run ./lab/cmd/fixtures -o fixtures $(NAMES)
+
+# The Debian package, into dist/: docs/service.md.
+deb:
+	packaging/build dist
+
+# Sizes of the static programs, and what code of others is in them.
+size:
+	packaging/size
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -58,6 +58,9 @@ type Config struct {
 	Prover Prover
 	Facts  [][2]string // name and value of what else the evidence is to say
 	Wake   Waker       // Poll(time.Second) if nil
+	// Alive, if not nil, is called before each batch of measurements and before
+	// each wait for more: a watchdog's sign of life.
+	Alive func()
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
 	Log    *slog.Logger
@@ -87,6 +90,9 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 	}
 	if cfg.Wake == nil {
 		cfg.Wake = Poll(time.Second)
+	}
+	if cfg.Alive == nil {
+		cfg.Alive = func() {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -223,12 +229,15 @@ func (h *Helper) mirror(ctx context.Context, done int) error {
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
 	defer h.list.Close()
-	if h.kernelExtends {
-		<-ctx.Done()
-		return ctx.Err()
+	for h.kernelExtends {
+		h.cfg.Alive()
+		if err := h.cfg.Wake.Wait(ctx); err != nil {
+			return err
+		}
 	}
 	var pending []rtmr.Measurement
 	for {
+		h.cfg.Alive()
 		if len(pending) == 0 {
 			batch, err := h.list.Next(maxBatch)
 			if err := h.noteGap(err); err != nil {

@@ -26,6 +26,9 @@ func (m *Machine) initramfs(p *parts) ([]byte, error) {
 	}
 	a.device("/dev/console", 5, 1)
 	boot := wire.Boot{Root: "/dev/vda"}
+	if m.Debian != "" {
+		boot.Init = "/sbin/init"
+	}
 	modules, err := m.modules(p.kernel)
 	if err != nil {
 		return nil, err

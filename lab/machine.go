@@ -37,13 +37,24 @@ type Machine struct {
 	// TDREPORTs and quotes. See lab/labtsm. It takes a kernel 7 and no Secure Boot.
 	TSM       bool
 	TSMParams string // "rtmrs=6 fail=4"
+	// Debian makes the root disk that of a Debian release, "trixie", and systemd the
+	// first process, once init has loaded modules and policy. It has the kernel's
+	// modules, initramfs-tools and dracut, and no busybox.
+	Debian string
+	// Provision is a script that is run in Debian's root on the host, by root,
+	// before there is a machine.
+	Provision string
+	// Initrd is a file of Debian's root, the initramfs to boot with in place of
+	// our own, which loads no modules or policy then. The kernel's release is
+	// where Provision finds it, in /usr/lib/modules.
+	Initrd string
 	// Files are put into the root disk, by absolute path. Those that begin as a
 	// program or a script are executable.
 	Files map[string][]byte
 
 	CPUs   int
 	Memory int // MiB
-	Disk   int // MiB, of the root disk; 256 if 0
+	Disk   int // MiB, of the root disk; if 0, 256, or 2048 with Debian
 
 	// BootTime is how long the guest may take until it answers; 5 minutes if 0.
 	BootTime time.Duration
@@ -150,6 +161,7 @@ func (m *Machine) setDefaults() {
 	setIf(m.Banks == nil, func() { m.Banks = []string{"sha1", "sha256", "sha384"} })
 	setIf(m.CPUs == 0, func() { m.CPUs = 1 })
 	setIf(m.Memory == 0, func() { m.Memory = 1024 })
+	setIf(m.Disk == 0 && m.Debian != "", func() { m.Disk = 2048 })
 	setIf(m.Disk == 0, func() { m.Disk = 256 })
 	setIf(m.BootTime == 0, func() { m.BootTime = 5 * time.Minute })
 }
@@ -159,6 +171,7 @@ type parts struct {
 	kernel  *setup.Kernel
 	loaders *setup.Loaders // nil where none is needed
 	ovmf    string         // the root below which OVMF lies
+	debian  string         // its root; "" where it is not asked for
 	busybox string         // its path
 	init    []byte
 	labtpm  []byte
@@ -181,6 +194,11 @@ func (m *Machine) find() (*parts, error) {
 	}
 	if m.NewOVMF {
 		if p.ovmf, err = setup.FindOVMF(); err != nil {
+			return nil, err
+		}
+	}
+	if m.Debian != "" {
+		if p.debian, err = setup.FindDebian(m.Debian); err != nil {
 			return nil, err
 		}
 	}
@@ -215,6 +233,9 @@ func (m *Machine) cmdline(p *parts) string {
 	}
 	if m.Template != "" {
 		args = append(args, "ima_template="+m.Template)
+	}
+	if m.Initrd != "" {
+		args = append(args, "root=/dev/vda", "rw")
 	}
 	if m.Append != "" {
 		args = append(args, m.Append)

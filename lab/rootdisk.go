@@ -21,16 +21,11 @@ var rootFiles = map[string]string{
 	"/etc/hostname": "lab\n",
 }
 
-// makeRootDisk makes an ext4 image with busybox, labtpm and the machine's files.
-// Nothing is mounted.
+// makeRootDisk makes an ext4 image with busybox and labtpm, or Debian, and the
+// machine's files. Nothing is mounted.
 func (m *Machine) makeRootDisk(image string, p *parts) error {
 	root := image + ".d"
 	defer os.RemoveAll(root)
-	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "root", "bin", "lab/bin"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			return err
-		}
-	}
 	put := func(name string, content []byte) error {
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -42,16 +37,23 @@ func (m *Machine) makeRootDisk(image string, p *parts) error {
 		}
 		return os.WriteFile(file, content, perm)
 	}
-	if err := addPrograms(root, put, p); err != nil {
-		return err
+	add := addSmall
+	if m.Debian != "" {
+		add = addDebian
 	}
-	for name, content := range rootFiles {
-		if err := put(name, []byte(content)); err != nil {
-			return err
-		}
+	if err := add(root, put, p); err != nil {
+		return err
 	}
 	for name, content := range m.Files {
 		if err := put(name, content); err != nil {
+			return err
+		}
+	}
+	if err := m.provision(root); err != nil {
+		return err
+	}
+	if m.Initrd != "" {
+		if err := os.Rename(filepath.Join(root, m.Initrd), filepath.Join(filepath.Dir(image), "initramfs")); err != nil {
 			return err
 		}
 	}
@@ -63,6 +65,24 @@ func (m *Machine) makeRootDisk(image string, p *parts) error {
 		"-E", "root_owner=0:0", "-d", root, image, fmt.Sprintf("%dM", m.Disk)).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("mke2fs: %w: %s", err, out)
+	}
+	return nil
+}
+
+// addSmall makes a root of our own.
+func addSmall(root string, put func(string, []byte) error, p *parts) error {
+	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "root", "bin", "lab/bin"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := addPrograms(root, put, p); err != nil {
+		return err
+	}
+	for name, content := range rootFiles {
+		if err := put(name, []byte(content)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

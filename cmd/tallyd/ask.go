@@ -13,12 +13,17 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"tallystick/guest"
 	"tallystick/rtmr"
 )
+
+// answerTime is how long the service may take. Where it is not running, systemd's
+// socket takes requests all the same, and they wait for it.
+const answerTime = time.Minute
 
 // ask sends a request to the service and reads its answer, which is JSON.
 func ask(ctx context.Context, socket, method, path string, body, into any) error {
@@ -40,7 +45,9 @@ func send(ctx context.Context, socket, method, path string, body any) (io.ReadCl
 	if err != nil {
 		return nil, err
 	}
-	answer, err := guest.Client(socket).Do(request)
+	client := guest.Client(socket)
+	client.Timeout = answerTime
+	answer, err := client.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("%w (is the service running? systemctl status tallyd)", err)
 	}

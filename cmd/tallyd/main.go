@@ -27,6 +27,9 @@ func main() {
 // socket is where the service listens.
 const socket = "/run/tallystick/tallyd.sock"
 
+// packagers are commands that packaging takes and the service has not: see man.go.
+var packagers []*cobra.Command
+
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tallyd",
@@ -35,5 +38,6 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), statusCommand(), valuesCommand(), extendCommand(), evidenceCommand())
+	root.AddCommand(packagers...)
 	return root
 }

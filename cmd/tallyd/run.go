@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -79,6 +78,9 @@ func (s *service) run(ctx context.Context) error {
 		}
 	}
 	if err := s.bootLog(ctx, &cfg); err != nil {
+		return err
+	}
+	if err := watch(&cfg); err != nil {
 		return err
 	}
 	if cfg.Prover, err = guest.NewProver(ctx, chosen.Device); err != nil {
@@ -187,21 +189,6 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 	cfg.Log.Log(ctx, level, "boot log", "path", path, "events", check.Events, "match", check.Match, "differ", check.Differ, "problem", check.Problem)
 	cfg.Facts = append(cfg.Facts, [2]string{"boot log", fmt.Sprintf("%d events; match %v; differ %v; problem %v", check.Events, check.Match, check.Differ, check.Problem)})
 	return nil
-}
-
-// listen makes the socket anew: one of a process that died is in the way.
-func listen(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o666); err != nil { // who may ask, the server decides
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // serve runs the helper and its server until the context ends, or one of them fails.

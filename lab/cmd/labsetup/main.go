@@ -48,6 +48,10 @@ func run() error {
 	if _, err := setup.FindLoaders(); err != nil {
 		return err
 	}
+	fmt.Println("lab: Debian's root")
+	if _, err := setup.FindDebian("trixie"); err != nil {
+		return err
+	}
 	fmt.Println("lab: module labtsm")
 	_, err := lab.BuildTSM(newest)
 	return err

@@ -2,7 +2,8 @@
 
 // Init is the first process of a lab's guest: it loads modules and an IMA
 // policy, mounts the root disk, and serves the host's requests over a
-// virtio-serial port until it is told to power off.
+// virtio-serial port until it is told to power off. Where the root disk has a first
+// process of its own, it becomes that, which starts "init serve".
 package main
 
 import (
@@ -23,6 +24,10 @@ func main() {
 			fmt.Println("init:", what+":", err) // for the console
 		}
 	}
+	if len(os.Args) > 1 && os.Args[1] == "serve" { // another process is the first
+		answer(nil, try)
+		os.Exit(1)
+	}
 	fmt.Println(wire.Banner)
 	boot, err := readBoot()
 	try(wire.BootFile, err)
@@ -35,16 +40,22 @@ func main() {
 	if boot.Root != "" {
 		try("root disk", enterRoot(boot.Root, try))
 	}
+	if boot.Init != "" && len(problems) == 0 {
+		try(boot.Init, unix.Exec(boot.Init, []string{boot.Init}, os.Environ()))
+	}
+	answer(problems, try)
+	powerOff()
+}
+
+// answer serves the host's requests until it is gone.
+func answer(problems []string, try func(string, error)) {
 	os.Setenv("PATH", "/lab/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
 	os.Setenv("HOME", "/root")
-
 	port, err := openPort()
 	try("port", err)
 	if err == nil {
-		err = serve(port, problems)
-		try("serve", err)
+		try("serve", serve(port, problems))
 	}
-	powerOff()
 }
 
 func readBoot() (boot wire.Boot, err error) {

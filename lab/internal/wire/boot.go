@@ -14,6 +14,7 @@ const (
 type Boot struct {
 	Modules []Module `json:"modules"` // to load, in order
 	Root    string   `json:"root"`    // block device, ext4; empty to stay in the initramfs
+	Init    string   `json:"init"`    // the root's own first process, which is to start "init serve"; empty for none
 }
 
 // Module is a kernel module to load.
