@@ -1,4 +1,4 @@
-.PHONY: build generate test lab fixtures lint fuzz bench vuln demo deb size
+.PHONY: build generate test lab fixtures lint fuzz bench vuln demo deb deb-test size
 
 # How long make fuzz takes for each target.
 FUZZTIME = 1m
@@ -28,6 +28,11 @@ fixtures:
 # The Debian package, into dist/: docs/service.md.
 deb:
 	packaging/build dist
+
+# Installs, upgrades and removes the package in guests that run systemd, and boots
+# them by way of each kind of initramfs: a quarter of an hour, and not part of test.
+deb-test:
+	go test -timeout 40m -count=1 -v -tags packages ./packaging
 
 # Sizes of the static programs, and what code of others is in them.
 size:

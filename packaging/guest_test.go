@@ -1,5 +1,7 @@
-//go:build linux
+//go:build linux && packages
 
+// These tests boot Debian guests that run systemd and take a quarter of an hour:
+// make deb-test.
 package packaging_test
 
 import (
