@@ -5,6 +5,7 @@ FUZZTIME = 1m
 
 build:
 	go build -o tally ./cmd/tally
+	go build -o tallyd ./cmd/tallyd
 
 # Compiles the BPF programs anew; their objects are committed. It takes Debian
 # 12's clang, llvm, libbpf-dev and linux-libc-dev.
