@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -31,6 +32,7 @@ type Extender struct {
 	values map[rtmr.Register]bank // what the journal stands for, without what is behind
 	ours   map[rtmr.Register]bool // the journal has measurements of it
 	behind []kept                 // in the journal, and not in the registers
+	listed int                    // entries of the kernel's IMA list that were journaled
 	report Recovery
 
 	tapped   bool // Saw is called
@@ -55,8 +57,8 @@ type Recovery struct {
 // name beside its own, and another one begun: measuring goes on, and the evidence
 // has both.
 //
-// It calls each, if not nil, for what is in the journal; what was put aside counts
-// as not called for.
+// It calls each, if not nil, for what is in the journal; for one that is put aside,
+// up to where it cannot be believed, and then for the new one.
 func OpenExtender(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
 	if each == nil {
 		each = func(rtmr.Measurement) {}
@@ -237,6 +239,9 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 		journaled += len(next)
 		for _, m := range next {
 			e.ours[m.Register] = true
+			if _, ok := m.Entry.(*ima.Entry); ok {
+				e.listed++
+			}
 			e.behind = append(e.behind, kept{m.Register, m.Digests})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,11 +76,14 @@ type Helper struct {
 	// kernelExtends says that the kernel extends IMA's entries into the device itself.
 	kernelExtends bool
 
-	mu      sync.Mutex
-	keys    map[string]rtmr.Measurement // of applications' measurements
 	started time.Time
-	ima     int   // entries extended
-	last    error // why the last try failed; nil once one did not
+	proving sync.Mutex // one piece of evidence at a time
+
+	// Locks are taken in this order: keysMu, the extender's, mu.
+	keysMu sync.Mutex
+	keys   map[string]rtmr.Measurement // of applications' measurements
+	mu     sync.Mutex
+	last   error // why the last try failed; nil once one did not
 }
 
 // New opens the journal, extends what a helper before it left, and the boot log if
@@ -141,8 +145,8 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
 	}
 	h.list = OpenList(cfg.IMADir, h.banks(), trail)
-	h.ima = len(trail)
-	if cfg.FirmwareLog != nil && cfg.Mirror {
+	extender.listed = len(trail)
+	if cfg.FirmwareLog != nil && cfg.Mirror && extender.Recovery().Damaged == "" {
 		if err := h.mirror(ctx, booted); err != nil {
 			extender.Close()
 			return nil, err
@@ -196,7 +200,7 @@ func (h *Helper) salvage(ctx context.Context, first *base) (Trail, error) {
 func (h *Helper) banks() (banks []rtmr.Alg) {
 	for _, info := range h.cfg.Device.Describe().Registers {
 		for _, a := range info.Banks {
-			if !containsAlg(banks, a) {
+			if !slices.Contains(banks, a) {
 				banks = append(banks, a)
 			}
 		}
@@ -204,16 +208,8 @@ func (h *Helper) banks() (banks []rtmr.Alg) {
 	return banks
 }
 
-func containsAlg(banks []rtmr.Alg, a rtmr.Alg) bool {
-	for _, b := range banks {
-		if a == b {
-			return true
-		}
-	}
-	return false
-}
-
-// mirror extends the boot log, but for its first events that are in the journal.
+// mirror extends the boot log, but for its first events that are in the journal. Not
+// after a journal was lost: nobody knows which of them were extended.
 func (h *Helper) mirror(ctx context.Context, done int) error {
 	batch, err := h.cfg.FirmwareLog.Mirror(h.cfg.Device.Describe())
 	if err != nil {
@@ -248,9 +244,6 @@ func (h *Helper) Run(ctx context.Context) error {
 		if len(pending) > 0 {
 			n, err := h.extender.Extend(ctx, pending...)
 			pending = pending[n:]
-			h.mu.Lock()
-			h.ima += n
-			h.mu.Unlock()
 			if err == nil {
 				h.succeeded()
 				continue
@@ -286,7 +279,7 @@ func (h *Helper) placed(batch []rtmr.Measurement) (placed []rtmr.Measurement) {
 		}
 		var digests []rtmr.Digest
 		for _, d := range m.Digests {
-			if containsAlg(info.Banks, d.Alg) {
+			if slices.Contains(info.Banks, d.Alg) {
 				digests = append(digests, d)
 			}
 		}
@@ -350,8 +343,8 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	if err != nil {
 		return false, err
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.keysMu.Lock()
+	defer h.keysMu.Unlock()
 	if before, used := h.keys[app.Key]; used && app.Key != "" {
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, fmt.Errorf("key %q: %w", app.Key, ErrKeyUsed)

@@ -156,7 +156,8 @@ func (p valuesProver) Prove(ctx context.Context, _ []byte, b *evidence.Bundle) (
 func (valuesProver) Finish(context.Context, *evidence.Bundle) error { return nil }
 
 // Evidence makes the bundle for a nonce: a quote, and the logs as they were at its
-// moment. Extends wait while the quote is made.
+// moment. Extends wait while the quote is made, and others that ask for evidence
+// until all of it is: hardware makes one quote at a time.
 func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, error) {
 	if len(nonce) == 0 || len(nonce) > MaxNonce {
 		return nil, fmt.Errorf("%w: a nonce of %d bytes, expected 1 to %d", errRequest, len(nonce), MaxNonce)
@@ -164,6 +165,8 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, 
 	if h.cfg.Prover == nil {
 		return nil, fmt.Errorf("%w: this helper makes no evidence", rtmr.ErrNotSupported)
 	}
+	h.proving.Lock()
+	defer h.proving.Unlock()
 	b := &evidence.Bundle{Statement: h.statement(nonce)}
 	size, entries, err := h.prove(ctx, nonce, b)
 	if err != nil {
@@ -175,9 +178,14 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, 
 	if b.Journal, err = readFirst(h.cfg.Journal, size); err != nil {
 		return nil, err
 	}
-	if err := h.addLogs(b, entries); err != nil {
-		return nil, err
+	if damaged := h.extender.Recovery().Damaged; damaged != "" {
+		data, err := os.ReadFile(damaged)
+		if err != nil {
+			return nil, err
+		}
+		b.Damaged = append(b.Damaged, data)
 	}
+	h.addLogs(b, entries)
 	return b, nil
 }
 
@@ -194,9 +202,7 @@ func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (j
 	}
 	b.Statement.Time = time.Now()
 	err = h.cfg.Prover.Prove(ctx, nonce, b)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return e.journal.Size(), h.ima, err
+	return e.journal.Size(), e.listed, err
 }
 
 // statement is what the helper says of itself.
@@ -225,7 +231,7 @@ func (h *Helper) statement(nonce []byte) evidence.Statement {
 
 // addLogs adds the firmware's log and the kernel's list, each with its role: what the
 // helper extended is in the journal, and the rest was extended by its author.
-func (h *Helper) addLogs(b *evidence.Bundle, entries int) error {
+func (h *Helper) addLogs(b *evidence.Bundle, entries int) {
 	role := func(mine bool) evidence.Role {
 		if mine {
 			return evidence.Checked
@@ -249,7 +255,6 @@ func (h *Helper) addLogs(b *evidence.Bundle, entries int) error {
 	if len(b.Journal) > 0 {
 		add(evidence.ItemJournal, evidence.Folded)
 	}
-	return nil
 }
 
 // readFirst reads a file's first n bytes.

@@ -11,7 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +34,6 @@ type Server struct {
 	Helper *Helper
 	Allow  []uint32 // users, beside root and the server's own
 	Log    *slog.Logger
-
-	proving sync.Mutex
 }
 
 // ExtendRequest asks for an extend by an application's measurement.
@@ -115,22 +113,13 @@ func (s *Server) allowed(next http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, fmt.Errorf("the peer is not known: %v", r.Context().Value(peerKey{})))
 			return
 		}
-		if uid := cred.Uid; uid != 0 && uid != uint32(os.Geteuid()) && !containsUID(s.Allow, uid) {
+		if uid := cred.Uid; uid != 0 && uid != uint32(os.Geteuid()) && !slices.Contains(s.Allow, uid) {
 			s.Log.Warn("refused", "uid", uid, "pid", cred.Pid, "path", r.URL.Path)
 			refuse(w, http.StatusForbidden, fmt.Errorf("user %d may not ask", uid))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func containsUID(uids []uint32, uid uint32) bool {
-	for _, u := range uids {
-		if u == uid {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) { answer(w, s.Helper.Status()) }
@@ -172,16 +161,12 @@ type EvidenceRequest struct {
 	Nonce rtmr.Hex `json:"nonce"`
 }
 
-// evidence answers one request at a time: hardware makes one quote at a time, and who
-// asks for many is to wait.
 func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 	var request EvidenceRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	s.proving.Lock()
-	defer s.proving.Unlock()
 	b, err := s.Helper.Evidence(r.Context(), request.Nonce)
 	var data []byte
 	if err == nil {

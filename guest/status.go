@@ -23,10 +23,9 @@ type Status struct {
 // Status returns how the Helper fares now.
 func (h *Helper) Status() Status {
 	s := Status{Device: h.cfg.Device.Describe(), Started: h.started, Recovery: h.extender.Recovery()}
-	s.Journal, s.Behind = h.extender.state()
+	s.Journal, s.Behind, s.IMA = h.extender.state()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.IMA = h.ima
 	if h.last != nil {
 		s.Error = h.last.Error()
 	}
@@ -41,8 +40,8 @@ func (h *Helper) Values(ctx context.Context) (rtmr.Values, error) {
 	return h.cfg.Device.Read(ctx)
 }
 
-func (e *Extender) state() (journal int64, behind int) {
+func (e *Extender) state() (journal int64, behind, listed int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.journal.Size(), len(e.behind)
+	return e.journal.Size(), len(e.behind), e.listed
 }
