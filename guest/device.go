@@ -24,20 +24,25 @@ type Chosen struct {
 // deviceKind is one kind of device, in the order in which they are tried.
 type deviceKind struct {
 	name string
-	open func() (rtmr.Device, io.Closer, error)
+	open func(DeviceOptions) (rtmr.Device, io.Closer, error)
+}
+
+// DeviceOptions are a device's; the zero value is of this system's own.
+type DeviceOptions struct {
+	Pins string // folder of a BPF file system for the registers in the kernel
 }
 
 var deviceKinds = []deviceKind{
-	{"tdx", func() (rtmr.Device, io.Closer, error) {
+	{"tdx", func(DeviceOptions) (rtmr.Device, io.Closer, error) {
 		d, err := tdx.Open(tdx.Options{})
 		return d, nopCloser{}, err
 	}},
-	{"tpm", func() (rtmr.Device, io.Closer, error) {
+	{"tpm", func(DeviceOptions) (rtmr.Device, io.Closer, error) {
 		d, err := tpm.Open(tpm.Options{})
 		return d, d, err
 	}},
-	{"bpf", func() (rtmr.Device, io.Closer, error) {
-		r, err := bpf.Open(bpf.Options{})
+	{"bpf", func(o DeviceOptions) (rtmr.Device, io.Closer, error) {
+		r, err := bpf.Open(bpf.Options{Path: o.Pins})
 		return r, r, err
 	}},
 }
@@ -50,7 +55,7 @@ func (nopCloser) Close() error { return nil }
 // process, which vouches for nothing; "auto" takes the first of the others that is
 // there. One that is there and cannot be used is an error, and no reason to take the
 // next: measurements in a weaker device would look as if they were all.
-func Choose(kind string) (*Chosen, error) {
+func Choose(kind string, o DeviceOptions) (*Chosen, error) {
 	c := &Chosen{}
 	if kind == "memory" {
 		var registers []rtmr.Register
@@ -66,7 +71,7 @@ func Choose(kind string) (*Chosen, error) {
 		if kind != "auto" && kind != k.name {
 			continue
 		}
-		device, closer, err := k.open()
+		device, closer, err := k.open(o)
 		switch {
 		case err == nil:
 			c.Device, c.Closer = device, closer

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"tallystick/bpf"
 	"tallystick/bpf/tap"
 	"tallystick/guest"
 	"tallystick/rtmr"
@@ -23,6 +24,7 @@ import (
 // service is what tallyd run is told.
 type service struct {
 	device, state, register, boot string
+	root, pins                    string
 	guard                         string
 	seal                          bool
 	poll                          time.Duration
@@ -47,6 +49,8 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends")
 	flags.StringVar(&s.guard, "guard", "no", "keep root from registers in the kernel: yes, no, or auto, where the kernel can. Until the next boot it admits this very program alone, and not under seccomp: no upgraded one")
 	flags.BoolVar(&s.seal, "seal", false, "with the guard: give the hardware's reports to nobody else, until the next boot")
+	flags.StringVar(&s.root, "root", "/", "folder below which the kernel's lists and the firmware's log are, such as another machine's; the evidence says so")
+	flags.StringVar(&s.pins, "pins", bpf.DefaultPath, "folder, of a BPF file system, of registers in the kernel")
 	flags.DurationVar(&s.poll, "poll", time.Second, "how often to look where nothing wakes the service")
 	flags.UintSliceVar(&s.allow, "allow-uid", nil, "users that may ask over the socket, beside root")
 	return cmd
@@ -62,7 +66,7 @@ func (s *service) run(ctx context.Context) error {
 		return err
 	}
 	defer tapped.Close()
-	chosen, err := guest.Choose(s.device)
+	chosen, err := guest.Choose(s.device, guest.DeviceOptions{Pins: s.pins})
 	if err != nil {
 		return err
 	}
@@ -70,7 +74,10 @@ func (s *service) run(ctx context.Context) error {
 	for _, why := range chosen.Why {
 		log.Info("device", "choice", why)
 	}
-	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), Log: log}
+	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Log: log}
+	if s.root != "/" {
+		cfg.Facts = append(cfg.Facts, [2]string{"root", "logs are read below " + s.root})
+	}
 	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.register != "" {
 		if cfg.Register, err = rtmr.ParseRegister(s.register); err != nil {
@@ -168,7 +175,7 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 	default:
 		return fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
 	}
-	if cfg.FirmwareLog, err = guest.FindBootLog("/"); err != nil || cfg.FirmwareLog == nil {
+	if cfg.FirmwareLog, err = guest.FindBootLog(s.root); err != nil || cfg.FirmwareLog == nil {
 		cfg.Log.Info("boot log", "found", false)
 		return err
 	}
