@@ -79,8 +79,8 @@ func TestStreamBounded(t *testing.T) {
 	if n, err := s.WriteTo(w); !errors.Is(err, full) || n >= s.Size() || content.read > 2<<20 {
 		t.Errorf("%d bytes, %v; %d were read", n, err, content.read)
 	}
-	if !bytes.Contains(w.data, []byte("\x6bcel-journal\x83\x78\x21application/vnd.tallystick.cel-tlv\x5b\x00\x00\x00\x02\x00\x00\x00\x00")) {
-		t.Errorf("%.500q", w.data)
+	if !bytes.Contains(w.data, []byte("\x6bcel-journal\x83\x78\x22application/vnd.tallystick.cel-tlv\x5b\x00\x00\x00\x02\x00\x00\x00\x00")) {
+		t.Errorf("%.900q", w.data)
 	}
 }
 
