@@ -64,6 +64,7 @@ type Config struct {
 	Alive func()
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
+	About  About // for Status
 	Log    *slog.Logger
 }
 
@@ -77,13 +78,16 @@ type Helper struct {
 	kernelExtends bool
 
 	started time.Time
-	proving sync.Mutex // one piece of evidence at a time
+	proving lock // one piece of evidence at a time
+	proofs  proofs
+	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
 	mu     sync.Mutex
-	last   error // why the last try failed; nil once one did not
+	last   error  // why the last try failed; nil once one did not
+	fault  *Fault // the last
 }
 
 // New opens the journal, extends what a helper before it left, and the boot log if
@@ -101,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Helper{cfg: cfg, keys: make(map[string]rtmr.Measurement), started: time.Now()}
+	h := &Helper{cfg: cfg, keys: make(map[string]rtmr.Measurement), started: time.Now(), proving: newLock()}
 	var trail Trail
 	var first *base
 	booted := 0
@@ -231,6 +235,7 @@ func (h *Helper) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	h.lag.began()
 	var pending []rtmr.Measurement
 	for {
 		h.cfg.Alive()
@@ -239,7 +244,9 @@ func (h *Helper) Run(ctx context.Context) error {
 			if err := h.noteGap(err); err != nil {
 				h.failed("read the IMA list", err)
 			}
-			pending = h.placed(batch)
+			if pending = h.placed(batch); len(pending) == 0 && err == nil {
+				h.lag.ended()
+			}
 		}
 		if len(pending) > 0 {
 			n, err := h.extender.Extend(ctx, pending...)
@@ -253,6 +260,7 @@ func (h *Helper) Run(ctx context.Context) error {
 		if err := h.cfg.Wake.Wait(ctx); err != nil {
 			return err
 		}
+		h.lag.began()
 	}
 }
 
@@ -302,7 +310,7 @@ func (h *Helper) noteGap(err error) error {
 func (h *Helper) failed(what string, err error) {
 	h.mu.Lock()
 	news := h.last == nil || h.last.Error() != err.Error()
-	h.last = err
+	h.last, h.fault = err, &Fault{err.Error(), time.Now()}
 	h.mu.Unlock()
 	if news {
 		h.cfg.Log.Error("cannot "+what+", and tries again", "error", err)
@@ -345,9 +353,13 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	}
 	h.keysMu.Lock()
 	defer h.keysMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err // who asked is gone, and nothing was done
+	}
+	ctx = context.WithoutCancel(ctx) // what is journaled is extended, whoever waits for it
 	if before, used := h.keys[app.Key]; used && app.Key != "" {
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
-			return false, fmt.Errorf("key %q: %w", app.Key, ErrKeyUsed)
+			return false, ErrKeyUsed // which key is nobody else's business
 		}
 		return false, h.extender.CatchUp(ctx)
 	}
