@@ -117,7 +117,7 @@ func checkParts(parts []Part) error {
 		case p.Size <= 0:
 			return fmt.Errorf("%s of %d bytes, expected 1 or more", p.Key, p.Size)
 		case isLog(p.Key):
-		case p.Key == DamagedItem(damaged+1) && damaged < maxDamaged:
+		case p.Key == DamagedItem(damaged+1) && damaged < MaxDamaged:
 			damaged++
 		default:
 			return fmt.Errorf("%q is no part, or not the next", p.Key)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -341,11 +342,12 @@ func (h *Helper) remember(m rtmr.Measurement) {
 var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
-// reports whether it was extended now, or had been before.
+// reports whether it was extended now, or had been before. With an error, now says that
+// the measurement is in the journal, and is extended before anything that comes later.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
-		return false, fmt.Errorf("%s: %w", r, rtmr.ErrNotSupported)
+		return false, fmt.Errorf("%s: %w: the device has %s", r, rtmr.ErrNotSupported, h.writable())
 	}
 	m, err := app.measurement(r, kind, info.Banks)
 	if err != nil {
@@ -368,6 +370,18 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		h.keys[app.Key] = m
 	}
 	return n == 1, err
+}
+
+// writable are the registers that can be extended, for people.
+func (h *Helper) writable() string {
+	var names []string
+	for _, r := range writable(h.cfg.Device) {
+		names = append(names, r.String())
+	}
+	if len(names) > 4 {
+		names = []string{names[0], "..", names[len(names)-1]}
+	}
+	return strings.Join(names, " ")
 }
 
 func (h *Helper) description(r rtmr.Register) (rtmr.RegisterInfo, bool) {

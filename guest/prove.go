@@ -3,11 +3,15 @@
 package guest
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -177,6 +181,9 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*Evidence, error) 
 	if len(nonce) == 0 || len(nonce) > MaxNonce {
 		return nil, fmt.Errorf("%w: a nonce of %d bytes, expected 1 to %d", errRequest, len(nonce), MaxNonce)
 	}
+	if len(bytes.Trim(nonce, "\x00")) == 0 {
+		return nil, fmt.Errorf("%w: a nonce of zeros, which stand in every quote that nobody asked for", errRequest)
+	}
 	if h.cfg.Prover == nil {
 		return nil, fmt.Errorf("%w: this helper makes no evidence", rtmr.ErrNotSupported)
 	}
@@ -295,15 +302,32 @@ func (l *logs) add(m moment) error {
 	if err != nil {
 		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without the kernel's IMA list: %v", err))
 	} else if list != nil {
+		l.files = append(l.files, list)
 		l.part(evidence.ItemIMAList, list, size)
 		l.role(evidence.ItemIMAList, !h.kernelExtends)
 	}
-	if err := l.file(evidence.ItemJournal, h.cfg.Journal, m.journal); err != nil {
+	// By the descriptor: at the path there may be another file by now.
+	l.part(evidence.ItemJournal, io.NewSectionReader(h.extender.journal.file, 0, m.journal), m.journal)
+	l.role(evidence.ItemJournal, false)
+	return l.damaged()
+}
+
+// damaged adds the journals that were put aside, by whatever process: the last ones, if
+// there are more than a bundle may have.
+func (l *logs) damaged() error {
+	paths, err := filepath.Glob(l.helper.cfg.Journal + ".damaged-*")
+	if err != nil {
 		return err
 	}
-	l.role(evidence.ItemJournal, false)
-	if damaged := h.extender.Recovery().Damaged; damaged != "" {
-		return l.file(evidence.DamagedItem(1), damaged, -1)
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	paths = slices.DeleteFunc(paths, func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() == 0 // which no item may be
+	})
+	for i, path := range paths[max(0, len(paths)-evidence.MaxDamaged):] {
+		if err := l.file(evidence.DamagedItem(i+1), path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -316,27 +340,24 @@ func (l *logs) role(item string, mine bool) {
 	l.bundle.Statement.Logs = append(l.bundle.Statement.Logs, evidence.LogRole{Item: item, Role: role})
 }
 
-func (l *logs) part(key string, from io.ReadCloser, size int64) {
-	l.files = append(l.files, from)
+func (l *logs) part(key string, from io.Reader, size int64) {
 	if size > 0 {
 		l.parts = append(l.parts, evidence.Part{Key: key, Size: size, Content: from})
 	}
 }
 
-// file adds a file's first bytes; all that it has now, if size is negative.
-func (l *logs) file(key, path string, size int64) error {
+// file adds a file as it is now.
+func (l *logs) file(key, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	if size < 0 {
-		info, err := f.Stat()
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		size = info.Size()
+	l.files = append(l.files, f)
+	info, err := f.Stat()
+	if err != nil {
+		return err
 	}
-	l.part(key, f, size)
+	l.part(key, f, info.Size())
 	return nil
 }
 

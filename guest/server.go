@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/vsock"
+	"golang.org/x/time/rate"
 
 	"tallystick/rtmr"
 )
@@ -50,6 +51,7 @@ type Server struct {
 	Log                      *slog.Logger
 
 	requests requests
+	refusals rate.Sometimes // which are logged, so that nobody fills the log
 }
 
 // ExtendRequest asks for an extend by an application's measurement.
@@ -61,7 +63,12 @@ type ExtendRequest struct {
 
 // ExtendAnswer is the answer to an ExtendRequest.
 type ExtendAnswer struct {
-	Extended bool `json:"extended"` // false: the key's measurement had been before
+	Extended bool `json:"extended"` // false: the key's measurement had been before, or
+	// Journaled says that it is in the journal, and extended before anything that comes
+	// later: it is not to be asked for again. The answer is 202 then, and Error says why
+	// it is not extended yet.
+	Journaled bool   `json:"journaled,omitempty"`
+	Error     string `json:"error,omitempty"`
 }
 
 // maxRequest bounds a request's body, in bytes.
@@ -77,6 +84,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	defer stop(nil)
 	server := s.server(ctx)
 	places := s.places()
+	s.refusals.First, s.refusals.Interval = 3, time.Minute
 	var serving sync.WaitGroup
 	for _, l := range listeners {
 		serving.Go(func() {
@@ -173,10 +181,10 @@ func (s *Server) allowed(local, remote http.Handler) http.Handler {
 		p := r.Context().Value(peerKey{}).(peer)
 		switch {
 		case !s.may(p):
-			s.Log.Warn("refused", "peer", p.String())
+			s.refusals.Do(func() { s.Log.Warn("refused, and others since the last time may have been", "peer", p.String()) })
 			s.requests.add("refused", http.StatusForbidden)
 			w.Header().Set("Connection", "close") // its place is another's
-			refuse(w, http.StatusForbidden, fmt.Errorf("%s may not ask", p))
+			refuse(w, http.StatusForbidden, fmt.Errorf("%s may not ask (tallyd run --allow-uid, --allow-cid)", p))
 		case p.vsock:
 			remote.ServeHTTP(w, r)
 		default:
@@ -185,7 +193,9 @@ func (s *Server) allowed(local, remote http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) status(w http.ResponseWriter, r *http.Request) { answer(w, s.Helper.Status()) }
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, s.Helper.Status())
+}
 
 func (s *Server) values(w http.ResponseWriter, r *http.Request) {
 	values, err := s.Helper.Values(r.Context())
@@ -193,7 +203,7 @@ func (s *Server) values(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, err)
 		return
 	}
-	answer(w, values)
+	answer(w, http.StatusOK, values)
 }
 
 // read reads a request's body, which is one JSON object. If it is not, it is answered.
@@ -226,6 +236,8 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	}
 	now, err := s.Helper.Extend(r.Context(), request.Register, request.Type, &request.App)
 	switch {
+	case now && err != nil:
+		answer(w, http.StatusAccepted, ExtendAnswer{Journaled: true, Error: err.Error()})
 	case errors.Is(err, ErrKeyUsed):
 		refuse(w, http.StatusConflict, err)
 	case errors.Is(err, ErrJournalFull) || errors.Is(err, rtmr.ErrBusy):
@@ -235,7 +247,7 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		refuse(w, http.StatusInternalServerError, err)
 	default:
-		answer(w, ExtendAnswer{now})
+		answer(w, http.StatusOK, ExtendAnswer{Extended: now})
 	}
 }
 
@@ -286,18 +298,17 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	e.requests(&s.requests)
 }
 
-func answer(w http.ResponseWriter, v any) {
+func answer(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(v)
 }
 
-// Refusal is the body of every answer that is not 200.
+// Refusal is the body of every answer that is neither 200 nor 202.
 type Refusal struct {
 	Error string `json:"error"`
 }
 
 func refuse(w http.ResponseWriter, code int, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(Refusal{err.Error()})
+	answer(w, code, Refusal{err.Error()})
 }

@@ -193,13 +193,17 @@ func roomFor(path string) int64 {
 	return int64(fs.Bavail) * fs.Bsize
 }
 
-// Values reads the registers while nothing is extended, so that they are what the
-// journal folds to unless others extend. It waits for a quote that is being made.
+// Values reads the registers while nothing is extended and nothing is behind, so that
+// they are what the journal folds to unless others extend. It waits for a quote that is
+// being made.
 func (h *Helper) Values(ctx context.Context) (rtmr.Values, error) {
 	if err := h.extender.mu.lockFor(ctx); err != nil {
 		return nil, err
 	}
-	defer h.extender.mu.Unlock()
+	defer h.extender.unlock()
+	if err := h.extender.catchUp(context.WithoutCancel(ctx)); err != nil {
+		return nil, err
+	}
 	return h.cfg.Device.Read(ctx)
 }
 

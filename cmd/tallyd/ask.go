@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -77,7 +78,7 @@ func (s *asked) send(ctx context.Context, method, path string, body any) (*http.
 		if err != nil {
 			return nil, unanswered(where, err)
 		}
-		if answer.StatusCode == http.StatusOK {
+		if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusAccepted {
 			return answer, nil
 		}
 		err = refusal(answer)
@@ -95,6 +96,9 @@ func (s *asked) send(ctx context.Context, method, path string, body any) (*http.
 func unanswered(where string, err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		err = wrapped.Err // without an address that means nothing
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s: %w (this user may not ask: tallyd run --allow-uid, and a --state folder that it may enter)", where, err)
 	}
 	return fmt.Errorf("no answer from %s: %w (is the service running? systemctl status tallyd)", where, err)
 }
@@ -183,7 +187,7 @@ of this one. The file appears when all of it is there.`,
 	flags := cmd.Flags()
 	flags.StringVar(&at.socket, "socket", socket, "the service's socket")
 	flags.StringVar(&at.vsock, "vsock", "", "CID:PORT of the service in another machine, in place of the socket")
-	flags.StringVar(&nonce, "nonce", "", "the verifier's nonce, in hexadecimal")
+	flags.StringVar(&nonce, "nonce", "", "the verifier's nonce, in hexadecimal: 1 to 64 bytes, not all zeros. A TD's REPORTDATA holds it with zeros behind, so let it have always the same length")
 	flags.StringVarP(&out, "output", "o", "", "the file to write; - is standard output")
 	return cmd
 }
@@ -230,6 +234,10 @@ func receive(w io.Writer, answer *http.Response) error {
 	return nil
 }
 
+// errLater says that a measurement is not in the register yet, and will be: whoever
+// asks again has it there twice.
+var errLater = errors.New("journaled, and extended later, before anything else: do not ask again")
+
 func extendCommand() *cobra.Command {
 	var at asked
 	var register, kind, file, key, name string
@@ -239,7 +247,9 @@ func extendCommand() *cobra.Command {
 		Long: `Extend measures a file's content. The register is extended with the hash of the
 journal's entry, which has the content's digests, the name and the key.
 
-With --key, a request that is sent again extends nothing.`,
+With --key, a request that is sent again extends nothing.
+
+Exit status: 0 extended; 2 it was not; 3 it is journaled, and will be.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, flag := range [][2]string{{"register", register}, {"type", kind}, {"file", file}} {
@@ -258,6 +268,9 @@ With --key, a request that is sent again extends nothing.`,
 			var answer guest.ExtendAnswer
 			if err := at.ask(cmd.Context(), http.MethodPost, "/v1/extend", guest.ExtendRequest{Register: r, Type: kind, App: *app}, &answer); err != nil {
 				return err
+			}
+			if answer.Journaled {
+				return fmt.Errorf("%w: %s", errLater, rtmr.Escape(answer.Error))
 			}
 			if !answer.Extended {
 				fmt.Fprintln(cmd.OutOrStdout(), "extended before, with the same key")

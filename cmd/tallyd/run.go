@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net"
@@ -131,6 +132,9 @@ func (s *service) run(ctx context.Context) error {
 	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded.String()})
 	cfg.About.Chosen, cfg.About.Guard = chosen.Why, guarded.status
 	cfg.About.Tap = func() []guest.TapStatus { return tapStatus(tapped) }
+	if err := s.folder(); err != nil {
+		return err
+	}
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -179,6 +183,15 @@ func attribute(ctx context.Context, t *tap.Tap, helper *guest.Helper, log *slog.
 			log.Error("cannot hold the register against the journal", "register", r.Register, "error", err)
 		}
 	}
+}
+
+// folder makes the folder of the journal and the socket, if it is not there: who may
+// ask has to be able to enter it, whatever the umask.
+func (s *service) folder() error {
+	if _, err := os.Stat(s.state); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.MkdirAll(s.state, 0o755), os.Chmod(s.state, 0o755))
 }
 
 func ids(given []uint) (ids []uint32) {
