@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -32,8 +31,12 @@ type Extender struct {
 	values map[rtmr.Register]bank // what the journal stands for, without what is behind
 	ours   map[rtmr.Register]bool // the journal has measurements of it
 	behind []kept                 // in the journal, and not in the registers
-	listed int                    // entries of the kernel's IMA list that were journaled
 	report Recovery
+
+	listed     int   // entries of the kernel's IMA list that were journaled
+	listedSize int64 // and how many bytes of the list they and those before them are
+
+	lost *recovery // what is known of a journal that was put aside
 
 	tapped   bool // Saw is called
 	othersMu sync.Mutex
@@ -72,14 +75,18 @@ func OpenExtender(ctx context.Context, device rtmr.Device, path string, each fun
 		if e, err = openExtender(ctx, device, path, each); err != nil {
 			return nil, err
 		}
-		e.report.Damaged, e.report.Reason = aside, damage.err.Error()
+		e.report.Damaged, e.report.Reason, e.lost = aside, damage.err.Error(), damage.found
 		return e, nil
 	}
 	return e, err
 }
 
-// damagedError is a journal's that cannot be believed.
-type damagedError struct{ err error }
+// damagedError is a journal's that cannot be believed, but for what was found before
+// that shows.
+type damagedError struct {
+	err   error
+	found *recovery
+}
 
 func (e *damagedError) Error() string { return "the journal is damaged: " + e.err.Error() }
 func (e *damagedError) Unwrap() error { return e.err }
@@ -104,13 +111,13 @@ func openExtender(ctx context.Context, device rtmr.Device, path string, each fun
 	found := newRecovery(live)
 	journal, torn, err := OpenJournal(path, func(m rtmr.Measurement) error {
 		if err := found.add(m); err != nil {
-			return &damagedError{err}
+			return &damagedError{err, found}
 		}
 		each(m)
 		return nil
 	})
 	if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) {
-		return nil, &damagedError{err}
+		return nil, &damagedError{err, found}
 	}
 	if err != nil {
 		return nil, err
@@ -165,14 +172,14 @@ func (e *Extender) begin(found *recovery, live rtmr.Values, torn []byte) error {
 			e.values[reg] = bankOf(live, reg)
 		}
 		if len(torn) > 0 {
-			return &damagedError{fmt.Errorf("%d bytes, and no record", len(torn))}
+			return &damagedError{fmt.Errorf("%d bytes, and no record", len(torn)), found}
 		}
 		return e.rebase(&base{Reason: atStart, Registers: live})
 	}
 	behind, others := found.outcome(shared(e.device))
 	if others != nil && len(torn) > 0 {
 		// A length that was altered takes records after it for a part of its own.
-		return &damagedError{fmt.Errorf("its last %d bytes are no record, and the registers are not what is before them", len(torn))}
+		return &damagedError{fmt.Errorf("its last %d bytes are no record, and the registers are not what is before them", len(torn)), found}
 	}
 	for reg, s := range found.registers {
 		e.values[reg] = s.value
@@ -217,6 +224,12 @@ func (e *Extender) Recovery() Recovery { return e.report }
 // whatever the error: what of them is not yet extended, if the device gives up, is
 // extended before anything that comes later.
 func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journaled int, err error) {
+	return e.extendAll(ctx, batch, nil)
+}
+
+// extendAll is Extend, which calls then, if not nil, as soon as all of the batch is
+// in the journal, with the lock held.
+func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then func()) (journaled int, err error) {
 	description := e.device.Describe()
 	for i, m := range batch {
 		if err := description.CheckExtend(m.Register, m.Digests); err != nil {
@@ -225,6 +238,9 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if len(batch) == 0 && then != nil {
+		then()
+	}
 	for {
 		if err := e.catchUp(ctx); err != nil || journaled == len(batch) {
 			return journaled, err
@@ -239,10 +255,10 @@ func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journ
 		journaled += len(next)
 		for _, m := range next {
 			e.ours[m.Register] = true
-			if _, ok := m.Entry.(*ima.Entry); ok {
-				e.listed++
-			}
 			e.behind = append(e.behind, kept{m.Register, m.Digests})
+		}
+		if journaled == len(batch) && then != nil {
+			then()
 		}
 	}
 }
@@ -272,6 +288,7 @@ func (e *Extender) catchUp(ctx context.Context) error {
 		}
 		e.behind = e.behind[1:]
 	}
+	e.behind = nil // and its memory
 	return nil
 }
 
@@ -285,7 +302,7 @@ func (e *Extender) extend(ctx context.Context, k kept) error {
 		err := e.device.Extend(ctx, k.register, k.digests)
 		switch {
 		case err == nil:
-			e.values[k.register] = e.values[k.register].extended(k.digests)
+			e.values[k.register].extend(k.digests)
 			return nil
 		case errors.Is(err, rtmr.ErrUnknown):
 			if done, err := e.settle(ctx, k, err); done || err != nil {
@@ -326,6 +343,9 @@ func (e *Extender) settle(ctx context.Context, k kept, cause error) (done bool, 
 		Behind: map[rtmr.Register]int{k.register: later}, Unknown: map[rtmr.Register]int{k.register: 1}})
 }
 
+// noteMagic begins a note's event data.
+const noteMagic = "Tallystick Note\x00"
+
 // Note journals something that extends nothing: EV_NO_ACTION with a kind and JSON.
 func (e *Extender) Note(kind string, about any) error {
 	text, err := json.Marshal(about)
@@ -334,7 +354,7 @@ func (e *Extender) Note(kind string, about any) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note("Tallystick Note\x00" + kind + "\x00" + string(text))}})
+	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}})
 }
 
 // Close lets go of the journal and the device's registers, which stay.

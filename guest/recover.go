@@ -63,16 +63,26 @@ func (b bank) equal(c bank) bool {
 	return true
 }
 
+// extend makes the value what the digests make of it.
+func (b bank) extend(digests []rtmr.Digest) {
+	for _, d := range digests {
+		if value, ok := b[d.Alg]; ok {
+			d.Alg.Extend(value, d.Sum)
+		}
+	}
+}
+
 // extended returns what the digests make of the value.
 func (b bank) extended(digests []rtmr.Digest) bank {
+	c := b.clone()
+	c.extend(digests)
+	return c
+}
+
+func (b bank) clone() bank {
 	c := make(bank, len(b))
 	for a, value := range b {
 		c[a] = bytes.Clone(value)
-	}
-	for _, d := range digests {
-		if value, ok := c[d.Alg]; ok {
-			d.Alg.Extend(value, d.Sum)
-		}
 	}
 	return c
 }
