@@ -57,9 +57,13 @@ type List struct {
 // place is where the last entry that was delivered stands: in the file that begins
 // with head, at an offset. As entries leave a file at its head alone, a file that
 // still begins so, and has that entry there, goes on where it was read to.
+//
+// That holds where the first entry is no other's like: the kernel lists none twice
+// (ima_queue.c, ima_lookup_digest_entry), but for violations.
 type place struct {
-	head []byte
-	at   int64
+	head  []byte
+	alone bool // the first entry is
+	at    int64
 }
 
 // Gap is a place in the list where entries may be missing: it was trimmed, and what
@@ -179,7 +183,7 @@ func (l *List) start(i int, offset int64) error {
 	for l.files[i] == nil {
 		i++
 	}
-	l.now, l.place.head = i, nil
+	l.now, l.place = i, place{}
 	_, err := l.files[i].Seek(offset, io.SeekStart)
 	l.cut.begin(l.files[i], offset)
 	return err
@@ -188,7 +192,7 @@ func (l *List) start(i int, offset int64) error {
 // resume goes on at the place of the last entry that was delivered, if that is still
 // there.
 func (l *List) resume() (found bool, err error) {
-	if l.place.head == nil {
+	if !l.place.alone {
 		return false, nil
 	}
 	last := l.place
@@ -321,6 +325,7 @@ func (l *List) next(e *ima.Entry) (record []byte, err error) {
 	}
 	if l.place.head == nil && err == nil {
 		l.place.head, err = headOf(l.files[l.now])
+		l.place.alone = err == nil && l.cut.offset == int64(len(record)) && !e.Violation()
 	}
 	return record, err
 }
@@ -341,11 +346,10 @@ func (l *List) trimmed() bool {
 	return err == nil && !bytes.HasPrefix(head, l.place.head)
 }
 
-// headSize is enough of an entry to tell it from another: PCR and template hash,
-// and of the template data what is behind the 8 bytes of the lengths.
-const headSize = 80
+// headSize is how much of a list's beginning is compared: some dozen entries.
+const headSize = 4 << 10
 
-// headOf returns a file's beginning. It moves its offset, but for a regular file's.
+// headOf returns a file's beginning.
 func headOf(file *os.File) ([]byte, error) {
 	head := make([]byte, headSize)
 	n, err := file.ReadAt(head, 0)

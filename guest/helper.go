@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -70,8 +71,11 @@ type Config struct {
 type Helper struct {
 	cfg      Config
 	extender *Extender
-	follower *follower
+	past     *past // until the list is followed
 
+	// What is known once the kernel's list has an entry, and not before.
+	followMu sync.Mutex
+	follower *follower
 	// kernelExtends says that the kernel extends IMA's entries into the device itself.
 	kernelExtends bool
 
@@ -91,32 +95,36 @@ type Helper struct {
 
 // New opens the journal, extends what a helper before it left, and what the boot is
 // to be measured by. Run then follows the kernel.
-func New(ctx context.Context, cfg Config) (h *Helper, err error) {
+func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
 	cfg.complete()
 	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
-	h = &Helper{cfg: cfg, keys: p.keys, started: time.Now()}
+	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now()}
 	defer func() {
 		if err != nil {
 			h.Close()
-			h = nil
 		}
 	}()
 	if h.extender, err = OpenExtender(ctx, cfg.Device, cfg.Journal, p.add); err != nil {
 		return nil, err
 	}
 	h.tellRecovery()
-	if h.kernelExtends, err = kernelExtends(ctx, &cfg, p.trail); err != nil {
-		return nil, err
-	}
-	if !h.kernelExtends {
-		if err = h.takeOver(ctx, p); err != nil {
+	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
+		// A copy of the list that is there is another boot's.
+		if err = os.Remove(filepath.Join(cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	if err = h.measureBoot(ctx, p); err != nil {
+	if p.over, err = h.judge(ctx, p); err != nil {
 		return nil, err
 	}
-	return h, h.begin(ctx, p)
+	if _, err := os.Stat(filepath.Join(cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
+		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+	}
+	h.past = p
+	if err = h.begin(ctx); err != nil {
+		return nil, err
+	}
+	return h, h.measureBoot(ctx, p)
 }
 
 // complete puts in what was left out.
@@ -172,20 +180,44 @@ func (h *Helper) measureBoot(ctx context.Context, p *past) (err error) {
 	return err
 }
 
-// begin makes ready to follow the kernel's list behind what was extended.
-func (h *Helper) begin(ctx context.Context, p *past) error {
-	if _, err := os.Stat(filepath.Join(h.cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
-		h.cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+// begin makes ready to follow the kernel's list behind what was extended, as soon as
+// it has an entry: only that tells who extends it.
+func (h *Helper) begin(ctx context.Context) error {
+	h.followMu.Lock()
+	defer h.followMu.Unlock()
+	if h.follower != nil {
+		return nil
 	}
-	delivered, err := p.delivered(ctx, &h.cfg)
+	first, err := firstEntry(ctx, h.cfg.IMADir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && first == nil {
+		return nil
+	}
+	if err == nil {
+		h.kernelExtends, err = kernelExtends(ctx, &h.cfg, first, h.past.trail)
+	}
+	if err == nil && !h.kernelExtends {
+		err = h.takeOver(ctx, h.past)
+	}
+	if err != nil {
+		return err
+	}
+	delivered, err := h.past.delivered(ctx, &h.cfg)
 	if err != nil {
 		return err
 	}
 	if h.follower, err = follow(&h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
 		return err
 	}
-	h.extender.listed, h.extender.listedSize = len(delivered), h.follower.spool.size
+	h.past = nil
+	h.extender.followed(len(delivered), h.follower.spool.size)
 	return nil
+}
+
+// following returns what follows the list, or nil.
+func (h *Helper) following() *follower {
+	h.followMu.Lock()
+	defer h.followMu.Unlock()
+	return h.follower
 }
 
 // banks are the algorithms that the device's registers have.
@@ -226,52 +258,92 @@ func (h *Helper) Run(ctx context.Context) error {
 
 // pending is what was read of the kernel's list and is not in the journal yet.
 type pending struct {
+	gap     *Gap               // before it, which is journaled first
 	batch   []rtmr.Measurement // as the device takes them
-	entries int                // with those that it does not
-	size    int64              // of the list up to their end
+	entries int
+	size    int64 // of the list up to their end
 }
 
 // step takes the list's next entries, if none are pending, and extends them. More
 // says that there may be further ones.
 func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
-	if p.entries == 0 {
-		if *p, err = h.next(); err != nil {
+	if err := h.extender.CatchUp(ctx); err != nil {
+		return false, h.failed("extend", err)
+	}
+	if p.entries == 0 && p.gap == nil {
+		if *p, err = h.take(ctx); err != nil {
 			return false, err
 		}
+	}
+	if err := h.tellGap(p); err != nil {
+		return false, h.failed("journal a gap", err)
 	}
 	more = p.entries > 0
 	if more && !h.kernelExtends {
 		e := h.extender
 		n, err := e.extendAll(ctx, p.batch, func() { e.listed, e.listedSize = e.listed+p.entries, p.size })
-		if p.batch = p.batch[n:]; len(p.batch) > 0 {
+		if p.batch = p.batch[n:]; len(p.batch) == 0 {
+			*p = pending{}
+		}
+		if err != nil {
 			return false, h.failed("extend", err)
 		}
 	}
 	*p = pending{}
-	if err := h.extender.CatchUp(ctx); err != nil {
-		return false, h.failed("extend", err)
-	}
 	h.succeeded()
 	return more, nil
 }
 
-// next takes the list's next entries.
-func (h *Helper) next() (p pending, err error) {
-	batch, size, err := h.follower.next(maxBatch)
+// take takes the list's next entries, if there is a list.
+func (h *Helper) take(ctx context.Context) (p pending, err error) {
+	f := h.following()
+	if f == nil {
+		if err := h.begin(ctx); err != nil {
+			return p, h.failed("begin with the IMA list", err)
+		}
+		if f = h.following(); f == nil {
+			return p, nil
+		}
+	}
+	p, err = h.next(f)
 	if errors.Is(err, ErrListBusy) {
 		return p, h.busy(err)
 	}
 	h.busySince = time.Time{}
-	if err := h.noteGap(err); err != nil {
-		return p, h.failed("read the IMA list", err)
+	if err != nil {
+		h.failed("read the IMA list", err)
 	}
-	p = pending{entries: len(batch), size: size}
-	for _, m := range batch {
-		if m, ok := h.placed(m); ok {
-			p.batch = append(p.batch, m)
-		}
+	return p, err
+}
+
+// next takes the list's next entries. A gap is no error of its.
+func (h *Helper) next(f *follower) (p pending, err error) {
+	batch, size, err := f.next(maxBatch)
+	if errors.As(err, &p.gap) {
+		err = nil // any other comes again
 	}
-	return p, nil
+	p.entries, p.size = len(batch), size
+	p.batch = make([]rtmr.Measurement, len(batch))
+	for i, m := range batch {
+		p.batch[i] = h.placed(m)
+	}
+	if p.entries > 0 || p.gap != nil {
+		err = nil
+	}
+	return p, err
+}
+
+// tellGap journals the gap, if there is one: until it is, nothing behind it is.
+func (h *Helper) tellGap(p *pending) error {
+	if p.gap == nil {
+		return nil
+	}
+	err := h.extender.Note("gap", map[string]any{"after": p.gap.After, "text": p.gap.Error()})
+	if err == nil {
+		h.cfg.Log.Error("measurements may be missing", "error", p.gap)
+		p.gap = nil
+	}
+	return err
 }
 
 // listBusyFor is how long a list may be busy, by the monotonic clock, before that is told.
@@ -306,19 +378,23 @@ func (h *Helper) place(r rtmr.Register) rtmr.Register {
 	return r
 }
 
-// placed gives a measurement the device's register and banks; ok is false where it
-// has none for it, which is told.
-func (h *Helper) placed(m rtmr.Measurement) (_ rtmr.Measurement, ok bool) {
-	m.Register = h.place(m.Register)
-	info, ok := h.description(m.Register)
+// placed gives a measurement the device's register and banks. Where it has none for
+// it, the measurement extends nothing, and stands in the journal as such.
+func (h *Helper) placed(m rtmr.Measurement) rtmr.Measurement {
+	if m.NoAction {
+		return m // the kernel's own PCR is none, either
+	}
+	place := h.place(m.Register)
+	info, ok := h.description(place)
 	if !ok || !info.Writable {
 		h.missed(m.Register)
-		return m, false
+		return rtmr.Measurement{NoAction: true, Entry: m.Entry}
 	}
+	m.Register = place
 	if slices.ContainsFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) }) {
 		m.Digests = slices.DeleteFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) })
 	}
-	return m, true
+	return m
 }
 
 // missed tells once of a register that the list names and the device does not have.
@@ -332,16 +408,6 @@ func (h *Helper) missed(r rtmr.Register) {
 	if !told {
 		h.cfg.Log.Error("entries of the IMA list are not extended: the device has no such register", "register", r)
 	}
-}
-
-// noteGap journals that the list may lack entries.
-func (h *Helper) noteGap(err error) error {
-	var gap *Gap
-	if !errors.As(err, &gap) {
-		return err
-	}
-	h.cfg.Log.Error("measurements may be missing", "error", gap)
-	return h.extender.Note("gap", map[string]any{"after": gap.After, "text": gap.Error()})
 }
 
 // failed tells of what is tried again.

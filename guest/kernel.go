@@ -23,18 +23,12 @@ const busyWait = 100 * time.Millisecond
 //
 // Where that entry was trimmed, PCR 10 tells: if it was extended, and not by us, the
 // kernel did it.
-func kernelExtends(ctx context.Context, cfg *Config, ours Trail) (bool, error) {
+func kernelExtends(ctx context.Context, cfg *Config, first *ima.Entry, ours Trail) (bool, error) {
 	if cfg.Device.Describe().Kind != "tpm" {
 		return false, nil
 	}
-	first, err := firstEntry(ctx, cfg.IMADir)
-	if err != nil {
-		return false, err
-	}
-	if first != nil {
-		if aggregate, ok := first.BootAggregate(); ok {
-			return len(bytes.Trim(aggregate.Sum, "\x00")) > 0, nil
-		}
+	if aggregate, ok := first.BootAggregate(); ok {
+		return len(bytes.Trim(aggregate.Sum, "\x00")) > 0, nil
 	}
 	pcr10, _ := rtmr.PCR(10).Register()
 	live, err := cfg.Device.Read(ctx, pcr10)
@@ -73,22 +67,31 @@ func nextOf(ctx context.Context, list *List, n int) ([]rtmr.Measurement, error) 
 	}
 }
 
-// listed returns the kernel's list as it was followed, to read as much of it as its
-// first bytes: how many there were at a moment is the extender's listedSize. Where
-// the kernel extends its list itself, it is all of it.
-func (h *Helper) listed(ctx context.Context, size int64) (io.ReadCloser, int64, error) {
+// errNoList says that there is nothing of the kernel's list.
+var errNoList = errors.New("the kernel's IMA list has no entries, or is not there")
+
+// listed returns the kernel's list as it was followed, up to a size: how much of it
+// is in the journal at a moment is the extender's listedSize. Where the kernel
+// extends its list itself, it is all of it that there is now.
+func (h *Helper) listed(ctx context.Context, size int64) (*io.SectionReader, error) {
+	f := h.following()
+	if f == nil {
+		return nil, errNoList
+	}
 	for h.kernelExtends {
-		batch, end, err := h.follower.next(maxBatch)
+		p, err := h.next(f)
+		if err == nil {
+			err = h.tellGap(&p)
+		}
 		if errors.Is(err, ErrListBusy) {
 			err = Poll(busyWait).Wait(ctx)
-		}
-		if err := h.noteGap(err); err != nil {
-			return nil, 0, err
-		}
-		if size = end; len(batch) == 0 {
+		} else if err == nil && p.entries == 0 {
+			size = p.size
 			break
 		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	r, err := h.follower.open(size)
-	return r, size, err
+	return f.first(size)
 }

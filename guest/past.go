@@ -21,35 +21,25 @@ type past struct {
 	events  int                         // of the firmware's log
 	own     map[string]bool             // types of own events
 	lost    bool                        // a journal of this boot was lost
+	over    *takeover                   // what has to be found out
 	keys    map[string]rtmr.Measurement // of applications' measurements
-}
-
-// takenOver is a note's kind, and what it says: so many entries of the kernel's list
-// count as extended, by helpers whose journal is lost or was of the kernel before a
-// kexec; and whether they fold to what the registers held.
-const takenOver = "taken over"
-
-type takeover struct {
-	Entries int    `json:"entries"`
-	Proven  bool   `json:"proven"`
-	Reason  string `json:"reason"`
-	// Lost says that a journal of this boot was: what was extended once in a boot
-	// was, as far as anybody will know.
-	Lost bool `json:"lost"`
 }
 
 // add takes the journal's next record, whose memory is the journal's.
 func (p *past) add(m rtmr.Measurement) {
-	if m.NoAction {
-		p.note(m.Entry.Data())
-		return
-	}
 	switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
 	case cel.ContentIMATemplate:
 		p.trail.Add(entry.Inner().(*ima.Entry))
 	case cel.ContentPCClient:
-		p.events++
+		if m.NoAction {
+			p.note(entry.Data())
+		} else {
+			p.events++
+		}
 	case cel.ContentTallystick:
+		if m.NoAction {
+			return
+		}
 		if kind := entry.Type(); strings.HasPrefix(kind, OwnType) {
 			p.own[strings.Clone(kind)] = true
 		}

@@ -175,7 +175,7 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, 
 	if err := h.cfg.Prover.Finish(ctx, b); err != nil {
 		return nil, err
 	}
-	if b.Journal, err = readFirst(h.cfg.Journal, size); err != nil {
+	if b.Journal, err = io.ReadAll(h.extender.journal.ReadFirst(size)); err != nil {
 		return nil, err
 	}
 	if damaged := h.extender.Recovery().Damaged; damaged != "" {
@@ -246,12 +246,11 @@ func (h *Helper) addLogs(ctx context.Context, b *evidence.Bundle, listed int64) 
 		add(evidence.ItemBootLog, role(h.cfg.Mirror))
 	}
 	var list []byte
-	r, _, err := h.listed(ctx, listed)
+	r, err := h.listed(ctx, listed)
 	if err == nil {
 		list, err = io.ReadAll(r)
-		r.Close()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoList) {
 		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without the kernel's IMA list: %v", err))
 	} else if len(list) > 0 {
 		b.IMAList = list
@@ -260,16 +259,4 @@ func (h *Helper) addLogs(ctx context.Context, b *evidence.Bundle, listed int64) 
 	if len(b.Journal) > 0 {
 		add(evidence.ItemJournal, evidence.Folded)
 	}
-}
-
-// readFirst reads a file's first n bytes.
-func readFirst(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data := make([]byte, n)
-	_, err = io.ReadFull(f, data)
-	return data, err
 }

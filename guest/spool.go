@@ -28,7 +28,10 @@ const spoolName = "ima.list"
 type spool struct {
 	file *os.File
 	size int64 // of the records in it
-	last int64 // offset of the last of them
+	// What of it was there at the start: where its last entry is, and whether its
+	// first is unlike any other.
+	last  int64
+	alone bool
 }
 
 // openSpool opens the copy in a folder, or begins one.
@@ -51,6 +54,9 @@ func (s *spool) read(each func(*ima.Entry) bool) error {
 		if record == nil || !each(&e) {
 			return s.file.Truncate(s.size)
 		}
+		if s.size == 0 {
+			s.alone = !e.Violation()
+		}
 		s.last, s.size = s.size, s.size+int64(len(record))
 	}
 }
@@ -60,7 +66,7 @@ func (s *spool) place() (p place, err error) {
 	if s.size == 0 {
 		return p, nil
 	}
-	p.at = s.last
+	p.at, p.alone = s.last, s.alone
 	p.head, err = headOf(s.file)
 	return p, err
 }
@@ -78,21 +84,9 @@ func (s *spool) append(records []byte) error {
 	return err
 }
 
-// open returns the copy's first n bytes.
-func (s *spool) open(n int64) (io.ReadCloser, error) {
-	file, err := os.Open(s.file.Name())
-	if err != nil {
-		return nil, err
-	}
-	if info, err := file.Stat(); err != nil || info.Size() < n {
-		file.Close()
-		return nil, errors.Join(err, fmt.Errorf("%s was cut short: %d bytes were written", s.file.Name(), n))
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.LimitReader(file, n), file}, nil
-}
+// first returns the copy's first n bytes, by the descriptor: the path may be another
+// file's by now.
+func (s *spool) first(n int64) *io.SectionReader { return io.NewSectionReader(s.file, 0, n) }
 
 // follower follows the kernel's list and keeps the copy of it.
 type follower struct {
@@ -188,12 +182,12 @@ func (f *follower) close() error { return errors.Join(f.list.Close(), f.spool.fi
 // errNotWhole says that the copy has not all that was followed.
 var errNotWhole = errors.New("the copy of it was lost, and since then the list was trimmed")
 
-// open returns the copy's first n bytes.
-func (f *follower) open(n int64) (io.ReadCloser, error) {
+// first returns the copy's first n bytes.
+func (f *follower) first(n int64) (*io.SectionReader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.whole || len(f.again) > 0 {
 		return nil, errNotWhole
 	}
-	return f.spool.open(n)
+	return f.spool.first(n), nil
 }

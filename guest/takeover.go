@@ -13,46 +13,73 @@ import (
 	"tallystick/rtmr"
 )
 
-// takeOver finds out what was extended by helpers of which the journal does not tell,
-// and journals it:
+// takenOver is a note's kind, and takeover what it says: so many entries of the
+// kernel's list count as extended, by helpers of which the journal does not tell; and
+// whether they lead to what the registers held.
+const takenOver = "taken over"
+
+type takeover struct {
+	Entries int    `json:"entries"`
+	Proven  bool   `json:"proven"`
+	Reason  string `json:"reason"`
+	// Lost says that a journal of this boot was: what is extended once in a boot
+	// was, as far as anybody will know.
+	Lost bool `json:"lost"`
+
+	start func(rtmr.Register) bank // where the list's entries lead on from
+	live  rtmr.Values              // and to
+}
+
+// judge says whether something was extended of which the journal does not tell; nil
+// if not:
 //
-//   - the journal was put aside. It is believed up to where it is damaged, and the
-//     list goes on from there to what the registers hold. Where no number of its
-//     entries leads there, all count as extended: one that was not is missing, as the
-//     note says, and none is extended twice.
-//   - there is none, and the registers are not what the boot left: a helper of the
-//     kernel before a kexec extended them, whose /run is gone; registers in the
-//     kernel would be new ones, so theirs was removed. Entries of the list that lead
-//     to what they hold are its own (the list may be carried over, CONFIG_IMA_KEXEC);
-//     where none do, those before the list's last boot_aggregate are, or, of
-//     registers in the kernel, all.
-func (h *Helper) takeOver(ctx context.Context, p *past) error {
-	lost, fresh := h.extender.lost, h.extender.Recovery().Records == 0
-	if lost == nil && !fresh {
-		return nil
+//   - The journal was put aside. It is believed up to where it is damaged, and the
+//     list goes on from there to what the registers hold.
+//   - There is none, and the registers are not what the boot left. A helper of the
+//     kernel before a kexec extended them, whose /run is gone; or, of registers that
+//     do not outlive a kernel, somebody removed the journal.
+func (h *Helper) judge(ctx context.Context, p *past) (*takeover, error) {
+	lost, r := h.extender.lost, h.extender.Recovery()
+	if lost == nil && r.Records > 0 {
+		return nil, nil
 	}
 	live, err := h.cfg.Device.Read(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	start := h.atBoot()
-	if lost != nil {
-		start = func(r rtmr.Register) bank {
+	t := &takeover{live: live, start: h.atBoot(), Lost: lost != nil || !h.survivesKexec()}
+	switch {
+	case lost != nil:
+		t.Reason = "the journal was damaged: " + r.Reason
+		reset := h.reset()
+		t.start = func(r rtmr.Register) bank {
 			if known := lost.registers[r]; known != nil {
 				return known.value.clone()
 			}
-			return bankOf(h.reset(), r)
+			return bankOf(reset, r)
 		}
-	} else if !h.moved(live, start) {
+	case !h.moved(live, t.start):
+		return nil, nil
+	case t.Lost:
+		t.Reason = "the journal is gone, and the registers were extended"
+	default:
+		t.Reason = "the registers were extended, by a kernel before this one or by a helper whose journal is gone"
+	}
+	p.lost = p.lost || t.Lost
+	return t, nil
+}
+
+// takeOver finds out which entries of the list were extended, and journals it. Where
+// no number of them leads to what the registers hold, all count as extended, of a
+// journal of this boot: one that was not is missing, as the note says, and none is
+// extended twice. Of a kernel before this one it is those before the list's last
+// boot_aggregate: the list may be carried over (CONFIG_IMA_KEXEC).
+func (h *Helper) takeOver(ctx context.Context, p *past) error {
+	t := p.over
+	if t == nil {
 		return nil
 	}
-	t := takeover{Lost: lost != nil || !h.survivesKexec(), Reason: "the journal of this boot is not there"}
-	if lost != nil {
-		t.Reason = "the journal was damaged: " + h.extender.Recovery().Reason
-	} else if !t.Lost {
-		t.Reason = "a kernel before this one extended the registers"
-	}
-	w, err := h.walk(ctx, p.trail, start, live)
+	w, err := h.walk(ctx, p.trail, t)
 	if err != nil {
 		return err
 	}
@@ -64,9 +91,12 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 	default:
 		t.Entries = w.aggregate
 	}
-	p.skipped, p.trail, p.lost = t.Entries, nil, p.lost || t.Lost
+	if err := h.extender.Note(takenOver, t); err != nil {
+		return err
+	}
 	h.cfg.Log.Warn("entries of the IMA list count as extended", "entries", t.Entries, "proven", t.Proven, "reason", t.Reason)
-	return h.extender.Note(takenOver, t)
+	p.skipped, p.trail, p.over = t.Entries, nil, nil
+	return nil
 }
 
 // walked is what a walk over the kernel's list found.
@@ -78,7 +108,7 @@ type walked struct {
 
 // walk folds the list's entries behind the trail from where the registers started,
 // and finds where they are what they are.
-func (h *Helper) walk(ctx context.Context, trail Trail, start func(rtmr.Register) bank, live rtmr.Values) (w walked, err error) {
+func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, err error) {
 	w = walked{trail: slices.Clone(trail), proven: -1}
 	list := OpenList(h.cfg.IMADir, h.banks(), trail)
 	defer list.Close()
@@ -92,22 +122,21 @@ func (h *Helper) walk(ctx context.Context, trail Trail, start func(rtmr.Register
 			return w, nil
 		}
 		for i, m := range batch {
-			m, ok := h.placed(m)
-			if !ok {
+			if m = h.placed(m); m.NoAction {
 				continue
 			}
-			entry := m.Entry.(*ima.Entry)
-			if values[m.Register] == nil {
-				values[m.Register] = start(m.Register)
-				if len(w.trail) > 0 && values[m.Register].equal(bankOf(live, m.Register)) {
+			if _, ok := m.Entry.(*ima.Entry).BootAggregate(); ok {
+				w.aggregate = len(w.trail) + i
+			}
+			value, live := values[m.Register], bankOf(t.live, m.Register)
+			if value == nil {
+				value = t.start(m.Register)
+				values[m.Register] = value
+				if len(w.trail) > 0 && value.equal(live) {
 					w.proven = len(w.trail) + i
 				}
 			}
-			values[m.Register].extend(m.Digests)
-			if _, ok := entry.BootAggregate(); ok {
-				w.aggregate = len(w.trail) + i
-			}
-			if values[m.Register].equal(bankOf(live, m.Register)) {
+			if value.extend(m.Digests); value.equal(live) {
 				w.proven = len(w.trail) + i + 1
 			}
 		}
