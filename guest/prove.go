@@ -212,7 +212,7 @@ func (h *Helper) evidence(ctx context.Context, nonce []byte) (e *Evidence, err e
 			l.Close()
 		}
 	}()
-	if err := l.add(m); err != nil {
+	if err := l.add(ctx, m); err != nil {
 		return nil, err
 	}
 	l.Stream, err = b.Stream(l.parts...)
@@ -222,7 +222,7 @@ func (h *Helper) evidence(ctx context.Context, nonce []byte) (e *Evidence, err e
 // moment is how long the logs were when the quote was made.
 type moment struct {
 	journal int64 // bytes
-	entries int   // of the kernel's list
+	listed  int64 // bytes of the kernel's list
 }
 
 // prove makes the quote while nothing is extended.
@@ -249,7 +249,7 @@ func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (m
 	b.Statement.Time = time.Now()
 	err = h.cfg.Prover.Prove(ctx, nonce, b)
 	quote = time.Since(b.Statement.Time) // by the monotonic clock
-	return moment{e.journal.Size(), e.listed}, err
+	return moment{e.journal.Size(), e.listedSize}, err
 }
 
 // watchedNow is watched, without the lock.
@@ -292,22 +292,23 @@ type logs struct {
 	parts  []evidence.Part
 }
 
-func (l *logs) add(m moment) error {
+func (l *logs) add(ctx context.Context, m moment) error {
 	h, b := l.helper, l.bundle
 	if h.cfg.FirmwareLog != nil {
 		b.BootLog = h.cfg.FirmwareLog.Data
 		l.role(evidence.ItemBootLog, h.cfg.Mirror)
 	}
-	list, size, err := h.listed(m.entries)
-	if err != nil {
+	list, err := h.listed(ctx, m.listed)
+	switch {
+	case errors.Is(err, errNoList):
+	case err != nil:
 		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without the kernel's IMA list: %v", err))
-	} else if list != nil {
-		l.files = append(l.files, list)
-		l.part(evidence.ItemIMAList, list, size)
+	case list.Size() > 0:
+		l.part(evidence.ItemIMAList, list, list.Size())
 		l.role(evidence.ItemIMAList, !h.kernelExtends)
 	}
 	// By the descriptor: at the path there may be another file by now.
-	l.part(evidence.ItemJournal, io.NewSectionReader(h.extender.journal.file, 0, m.journal), m.journal)
+	l.part(evidence.ItemJournal, h.extender.journal.ReadFirst(m.journal), m.journal)
 	l.role(evidence.ItemJournal, false)
 	return l.damaged()
 }

@@ -131,11 +131,15 @@ func (h *Helper) Status() Status {
 	about := &h.cfg.About
 	s := Status{
 		Helper: "tallyd " + Version, Started: h.started, Device: h.cfg.Device.Describe(), Chosen: about.Chosen,
-		IMA: now.listed, KernelExtends: h.kernelExtends, Behind: now.behind,
+		IMA: now.listed, Behind: now.behind,
 		Journal:  JournalStatus{h.cfg.Journal, now.size, roomFor(h.cfg.Journal), now.counts},
 		Recovery: h.extender.Recovery(), BootLog: about.BootLog, Evidence: h.proofs.status(),
 	}
-	if !h.kernelExtends {
+	if h.followMu.TryLock() { // else it is not known yet
+		s.KernelExtends = h.kernelExtends
+		h.followMu.Unlock()
+	}
+	if !s.KernelExtends {
 		s.Lag = h.lagging(now.listed)
 	}
 	if about.Tap != nil {
