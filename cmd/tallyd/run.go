@@ -71,15 +71,15 @@ func (s *service) check() error {
 			return fmt.Errorf("--%s %v, expected more than 0 a second", name, rate)
 		}
 	}
-	for _, ids := range [][]uint{s.allow, s.cids} {
+	for name, ids := range map[string][]uint{"allow-uid": s.allow, "allow-cid": s.cids} {
 		for _, id := range ids {
 			if id > math.MaxUint32 {
-				return fmt.Errorf("--allow-uid or --allow-cid %d, expected 32 bits", id)
+				return fmt.Errorf("--%s %d, expected 32 bits", name, id)
 			}
 		}
 	}
 	if s.poll <= 0 {
-		return fmt.Errorf("--poll %v, expected a time", s.poll)
+		return fmt.Errorf("--poll %v, expected more than 0", s.poll)
 	}
 	return nil
 }
