@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -201,6 +202,9 @@ func (h *Helper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.tellHeadless(first); err != nil {
+		return err
+	}
 	delivered, err := h.past.delivered(ctx, &h.cfg)
 	if err != nil {
 		return err
@@ -211,6 +215,16 @@ func (h *Helper) begin(ctx context.Context) error {
 	h.past = nil
 	h.extender.followed(len(delivered), h.follower.spool.size)
 	return nil
+}
+
+// tellHeadless journals that the list was trimmed before any helper read it.
+func (h *Helper) tellHeadless(first *ima.Entry) error {
+	if _, ok := first.BootAggregate(); ok || h.past.skipped > 0 || len(h.past.trail) > 0 {
+		return nil
+	}
+	text := "the IMA list does not begin with boot_aggregate: it was trimmed before it was read"
+	h.cfg.Log.Error("measurements are missing", "error", text)
+	return h.extender.Note("gap", map[string]any{"after": 0, "text": text})
 }
 
 // following returns what follows the list, or nil.
@@ -382,7 +396,7 @@ func (h *Helper) place(r rtmr.Register) rtmr.Register {
 // it, the measurement extends nothing, and stands in the journal as such.
 func (h *Helper) placed(m rtmr.Measurement) rtmr.Measurement {
 	if m.NoAction {
-		return m // the kernel's own PCR is none, either
+		return m
 	}
 	place := h.place(m.Register)
 	info, ok := h.description(place)
