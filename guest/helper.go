@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,6 +66,7 @@ type Config struct {
 	Alive func()
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
+	About  About // for Status
 	Log    *slog.Logger
 }
 
@@ -81,13 +83,16 @@ type Helper struct {
 	kernelExtends bool
 
 	started time.Time
-	proving sync.Mutex // one piece of evidence at a time
+	proving lock // one piece of evidence at a time
+	proofs  proofs
+	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
 	mu     sync.Mutex
-	last   error // why the last try failed; nil once one did not
+	last   error  // why the last try failed; nil once one did not
+	fault  *Fault // the last
 	// missing are registers that the list names and the device does not have.
 	missing []rtmr.Register
 
@@ -99,7 +104,7 @@ type Helper struct {
 func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
 	cfg.complete()
 	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
-	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now()}
+	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now(), proving: newLock()}
 	defer func() {
 		if err != nil {
 			h.Close()
@@ -252,6 +257,7 @@ const retry = 500 * time.Millisecond
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
+	h.lag.began()
 	for {
 		h.cfg.Alive()
 		more, err := h.step(ctx, &p)
@@ -261,9 +267,11 @@ func (h *Helper) Run(ctx context.Context) error {
 				return err
 			}
 		case !more:
+			h.lag.ended()
 			if err := h.cfg.Wake.Wait(ctx); err != nil {
 				return err
 			}
+			h.lag.began()
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
@@ -428,7 +436,7 @@ func (h *Helper) missed(r rtmr.Register) {
 func (h *Helper) failed(what string, err error) error {
 	h.mu.Lock()
 	news := h.last == nil || h.last.Error() != err.Error()
-	h.last = err
+	h.last, h.fault = err, &Fault{err.Error(), time.Now()}
 	h.mu.Unlock()
 	if news {
 		h.cfg.Log.Error("cannot "+what+", and tries again", "error", err)
@@ -449,11 +457,12 @@ func (h *Helper) succeeded() {
 var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
-// reports whether it was extended now, or had been before.
+// reports whether it was extended now, or had been before. With an error, now says that
+// the measurement is in the journal, and is extended before anything that comes later.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
-		return false, fmt.Errorf("%s: %w", r, rtmr.ErrNotSupported)
+		return false, fmt.Errorf("%s: %w: the device has %s", r, rtmr.ErrNotSupported, h.writable())
 	}
 	m, err := app.measurement(r, kind, info.Banks)
 	if err != nil {
@@ -461,9 +470,13 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	}
 	h.keysMu.Lock()
 	defer h.keysMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err // who asked is gone, and nothing was done
+	}
+	ctx = context.WithoutCancel(ctx) // what is journaled is extended, whoever waits for it
 	if before, used := h.keys[app.Key]; used && app.Key != "" {
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
-			return false, fmt.Errorf("key %q: %w", app.Key, ErrKeyUsed)
+			return false, ErrKeyUsed // which key is nobody else's business
 		}
 		return false, h.extender.CatchUp(ctx)
 	}
@@ -472,6 +485,18 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		h.keys[app.Key] = m
 	}
 	return n == 1, err
+}
+
+// writable are the registers that can be extended, for people.
+func (h *Helper) writable() string {
+	var names []string
+	for _, r := range writable(h.cfg.Device) {
+		names = append(names, r.String())
+	}
+	if len(names) > 4 {
+		names = []string{names[0], "..", names[len(names)-1]}
+	}
+	return strings.Join(names, " ")
 }
 
 func (h *Helper) description(r rtmr.Register) (rtmr.RegisterInfo, bool) {
