@@ -127,10 +127,11 @@ func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
 		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
 	}
 	h.past = p
-	if err = h.begin(ctx); err != nil {
+	if err = h.begin(ctx); err != nil && !errors.Is(err, ErrJournalFull) { // of which Run tells
 		return nil, err
 	}
-	return h, h.measureBoot(ctx, p)
+	err = h.measureBoot(ctx, p)
+	return h, err
 }
 
 // complete puts in what was left out.
@@ -214,7 +215,7 @@ func (h *Helper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.follower, err = follow(&h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
+	if h.follower, err = follow(ctx, &h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
 		return err
 	}
 	h.past = nil
