@@ -101,37 +101,46 @@ type Helper struct {
 
 // New opens the journal, extends what a helper before it left, and what the boot is
 // to be measured by. Run then follows the kernel.
-func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
+func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
-	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
-	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now(), proving: newLock()}
+	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
+	h.keys = h.past.keys
+	started := false
 	defer func() {
-		if err != nil {
+		if !started {
 			h.Close()
 		}
 	}()
-	if h.extender, err = OpenExtender(ctx, cfg.Device, cfg.Journal, p.add); err != nil {
+	if err := h.start(ctx, h.past); err != nil {
 		return nil, err
+	}
+	started = true
+	return h, nil
+}
+
+// start opens the journal, finds out what was extended before, makes ready to follow
+// the kernel's list, and extends what the boot is measured by.
+func (h *Helper) start(ctx context.Context, p *past) (err error) {
+	if h.extender, err = OpenExtender(ctx, h.cfg.Device, h.cfg.Journal, p.add); err != nil {
+		return err
 	}
 	h.tellRecovery()
 	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
 		// A copy of the list that is there is another boot's.
-		if err = os.Remove(filepath.Join(cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		if err := os.Remove(filepath.Join(h.cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	if p.over, err = h.judge(ctx, p); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := os.Stat(filepath.Join(cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
-		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+	if _, err := os.Stat(filepath.Join(h.cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
+		h.cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
 	}
-	h.past = p
-	if err = h.begin(ctx); err != nil && !errors.Is(err, ErrJournalFull) { // of which Run tells
-		return nil, err
+	if err := h.begin(ctx); err != nil && !errors.Is(err, ErrJournalFull) { // of which Run tells
+		return err
 	}
-	err = h.measureBoot(ctx, p)
-	return h, err
+	return h.measureBoot(ctx, p)
 }
 
 // complete puts in what was left out.
