@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"slices"
 
 	"tallystick/evidence"
@@ -52,6 +53,16 @@ func (b *base) names() (registers []rtmr.Register) {
 	}
 	slices.SortFunc(registers, rtmr.Register.Compare)
 	return registers
+}
+
+// noteMagic begins a note's event data.
+const noteMagic = "Tallystick Note\x00"
+
+// noteKind returns the kind of a note; ok is false for any other record.
+func noteKind(m rtmr.Measurement) (kind string, ok bool) {
+	text, ok := bytes.CutPrefix(m.Entry.Data(), []byte(noteMagic))
+	name, _, ended := bytes.Cut(text, []byte{0})
+	return string(name), ok && ended && m.NoAction
 }
 
 // note is the data of an event that extends nothing.

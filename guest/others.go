@@ -5,6 +5,7 @@ package guest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -62,13 +63,11 @@ func (e *Extender) Saw(o Other) {
 func (e *Extender) Check(ctx context.Context, registers ...rtmr.Register) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.catchUp(ctx); err != nil {
-		return err
-	}
-	return e.check(ctx, registers)
+	return errors.Join(e.catchUp(ctx, registers), e.check(ctx, registers))
 }
 
-// check is Check, with nothing behind and the lock held.
+// check is Check, with the lock held. Of a register of which nobody knows whether it was
+// extended it says nothing.
 func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 	if len(registers) == 0 {
 		return nil
@@ -77,18 +76,23 @@ func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 	if err != nil {
 		return err
 	}
-	unexplained := &base{Reason: foreign, Registers: make(rtmr.Values)}
+	unexplained := &base{Reason: foreign, Registers: make(rtmr.Values), Behind: make(map[rtmr.Register]int)}
 	before := &base{Reason: atFirst, Registers: make(rtmr.Values)}
-	for reg, value := range e.values {
-		now := bankOf(live, reg)
-		if len(now) == 0 || now.equal(value) {
+	for _, reg := range sorted(e.registers) {
+		s, now := e.registers[reg], bankOf(live, reg)
+		if len(now) == 0 || now.equal(s.value) || s.doubt != nil {
 			continue
 		}
-		if shared(e.device) && !e.ours[reg] {
+		if shared(e.device) && !s.ours {
 			before.add(reg, now)
 			continue
 		}
-		theirs, ok := e.explain(reg, value, now)
+		if len(s.behind) > 0 { // before which theirs would have to stand
+			unexplained.add(reg, now)
+			unexplained.Behind[reg] = len(s.behind)
+			continue
+		}
+		theirs, ok := e.explain(reg, s.value, now)
 		if !ok {
 			unexplained.add(reg, now)
 			continue
@@ -96,7 +100,7 @@ func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 		if err := e.journal.Append(theirs); err != nil {
 			return err
 		}
-		e.values[reg] = now
+		s.value = now
 	}
 	for _, b := range []*base{unexplained, before} {
 		if len(b.Registers) > 0 {

@@ -194,7 +194,7 @@ func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (j
 	e := h.extender
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.catchUp(ctx); err != nil {
+	if err := e.catchUp(ctx, sorted(e.registers)); err != nil {
 		return 0, 0, err
 	}
 	if err := e.check(ctx, e.watched()); err != nil {

@@ -43,5 +43,5 @@ func (h *Helper) Values(ctx context.Context) (rtmr.Values, error) {
 func (e *Extender) state() (journal int64, behind, listed int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.journal.Size(), len(e.behind), e.listed
+	return e.journal.Size(), e.behind(), e.listed
 }
