@@ -4,7 +4,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tallystick/bpf"
@@ -36,7 +36,8 @@ type Extender struct {
 	notes   map[string]bool
 	lost    *recovery // what the last journal that was put aside is believed to say
 
-	mu        sync.Mutex
+	mu        lock
+	now       atomic.Pointer[progress] // what Status tells while the lock is held
 	registers map[rtmr.Register]*state
 	report    Recovery
 
@@ -59,13 +60,13 @@ type state struct {
 
 // Recovery is what was found when the journal was opened.
 type Recovery struct {
-	Records int    // in the journal
-	Behind  int    // of them, extended only now
-	Torn    int    // bytes of a record that was never whole, cut off
-	Foreign string // registers that others extended, or ""
-	Damaged string // where the last journal of this boot is that could not be believed, or ""
-	Other   string // where a journal of another boot or device was put aside just now, or ""
-	Reason  string // why one was put aside
+	Records int    `json:"records"`           // in the journal
+	Behind  int    `json:"behind"`            // of them, extended only now
+	Torn    int    `json:"torn"`              // bytes of a record that was never whole, cut off
+	Foreign string `json:"foreign,omitempty"` // registers that others extended, or ""
+	Damaged string `json:"damaged,omitempty"` // where the last journal of this boot is that could not be believed, or ""
+	Other   string `json:"other,omitempty"`   // where a journal of another boot or device was put aside just now, or ""
+	Reason  string `json:"reason,omitempty"`  // why one was put aside
 }
 
 // OpenExtender opens the journal at the path, or begins one, holds it against the
@@ -105,6 +106,7 @@ func OpenExtender(ctx context.Context, device rtmr.Device, path string, each fun
 	// What cannot be extended now is tried again, and told of then.
 	e.catchUp(ctx, sorted(e.registers))
 	ok = true
+	e.publish()
 	return e, nil
 }
 
@@ -183,13 +185,18 @@ func (o *opening) record(m rtmr.Measurement) error {
 	return nil
 }
 
+func (o *opening) extender(registers map[rtmr.Register]*state) *Extender {
+	return &Extender{device: o.device, mu: newLock(), lost: o.lost, notes: make(map[string]bool), registers: registers}
+}
+
 // takeUp goes on with a journal.
 func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 	if err := o.found.torn(torn); err != nil {
 		return nil, damage{err}
 	}
 	states, others := o.found.outcome(shared(o.device))
-	e := &Extender{device: o.device, journal: journal, start: o.found.start, notes: o.found.notes, lost: o.lost, registers: states}
+	e := o.extender(states)
+	e.journal, e.start, e.notes = journal, o.found.start, o.found.notes
 	e.report.Records, e.report.Torn, e.report.Behind = o.found.records, len(torn), e.behind()
 	if n := len(e.start.Damaged); n > 0 {
 		last := e.start.Damaged[n-1]
@@ -211,7 +218,7 @@ func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 // part of it tells not to be extended is extended first: no other journal has it.
 func (o *opening) replace(ctx context.Context, cause error) (*Extender, error) {
 	states, _ := o.found.outcome(shared(o.device))
-	e := &Extender{device: o.device, registers: states}
+	e := o.extender(states)
 	if err := e.catchUp(ctx, sorted(states)); err != nil {
 		cause = fmt.Errorf("%w; %d measurements in it were not extended: %w", cause, e.behind(), err)
 	}
@@ -232,7 +239,7 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 		}
 	}
 	b := base{Reason: atStart, Registers: live, Boot: o.here.boot, Device: &o.here.device}
-	e = &Extender{device: o.device, lost: o.lost, notes: make(map[string]bool), registers: make(map[rtmr.Register]*state)}
+	e = o.extender(make(map[rtmr.Register]*state))
 	if why == asideDamaged {
 		b.Damaged = append(slices.Clone(o.found.start.Damaged), evidence.Aside{Name: filepath.Base(aside), Reason: cause.Error()})
 		e.report.Damaged, e.report.Reason = aside, cause.Error()
@@ -340,7 +347,7 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 	}
 	registers := registersOf(batch)
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if len(batch) == 0 && then != nil {
 		then()
 	}
@@ -365,6 +372,7 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 		if journaled == len(batch) && then != nil {
 			then()
 		}
+		e.publish()
 	}
 }
 
@@ -381,14 +389,14 @@ func registersOf(batch []rtmr.Measurement) (registers []rtmr.Register) {
 // followed says how much of the kernel's list was journaled before.
 func (e *Extender) followed(entries int, size int64) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	e.listed, e.listedSize = entries, size
 }
 
 // CatchUp extends what is in the journal and not in the registers.
 func (e *Extender) CatchUp(ctx context.Context) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	return e.catchUp(ctx, sorted(e.registers))
 }
 
@@ -515,13 +523,13 @@ func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (don
 
 // Note journals something that extends nothing: EV_NO_ACTION with a kind and JSON.
 func (e *Extender) Note(kind string, about any) error {
-	text, err := json.Marshal(about)
+	m, err := noteOf(kind, about)
 	if err != nil {
 		return err
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	err = e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}})
+	defer e.unlock()
+	err = e.journal.Append([]rtmr.Measurement{m})
 	if err == nil {
 		e.notes[kind] = true
 	}

@@ -31,6 +31,7 @@ type Journal struct {
 	size     int64        // of the records in the file
 	reserved int64        // up to where the file system has promised room
 	err      error        // why nothing can be appended any more
+	counts   Counts
 }
 
 var (
@@ -158,7 +159,7 @@ func createJournal(path string, first rtmr.Measurement, aside string) (j *Journa
 // read takes up to size bytes for the journal's: it calls each for the records, has
 // the writer go on behind them, and returns the part of one at the end.
 func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []byte, err error) {
-	j.w = cel.NewWriter(&j.batch, cel.TLV)
+	j.w, j.counts = cel.NewWriter(&j.batch, cel.TLV), Counts{}
 	for m, err := range cel.NewReader(io.NewSectionReader(j.file, 0, size), cel.TLV).Measurements() {
 		var syntax *rtmr.SyntaxError
 		if errors.As(err, &syntax) && errors.Is(err, io.ErrUnexpectedEOF) {
@@ -171,6 +172,8 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 			return nil, err
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
+		j.counts.add(m)
+		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err
 		}
@@ -241,6 +244,9 @@ func (j *Journal) write(batch []rtmr.Measurement) error {
 		return full(fmt.Errorf("%d of %d bytes written: %w", n, j.batch.Len(), err))
 	}
 	j.size += int64(n)
+	for _, m := range batch {
+		j.counts.add(m)
+	}
 	return nil
 }
 

@@ -40,6 +40,21 @@ func (e otherEntry) Detail() string                          { return rtmr.Escap
 func (e otherEntry) Data() []byte                            { return e }
 func (e otherEntry) Verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
 
+// theirs is a note's kind, and theirsAbout what it says: so many records of a register
+// that follow are of extends by others. Those, unlike ours, were in the register before
+// they were in the journal.
+const theirs = "others"
+
+type theirsAbout struct {
+	Register rtmr.Register `json:"register"`
+	Count    int           `json:"count"`
+}
+
+// theirsNote goes before them.
+func theirsNote(reg rtmr.Register, n int) (rtmr.Measurement, error) {
+	return noteOf(theirs, theirsAbout{reg, n})
+}
+
 // maxOthers bounds the extends by others that wait to be found in a register.
 const maxOthers = 1024
 
@@ -62,7 +77,7 @@ func (e *Extender) Saw(o Other) {
 // was extended with, and else as a base of its value now.
 func (e *Extender) Check(ctx context.Context, registers ...rtmr.Register) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	return errors.Join(e.catchUp(ctx, registers), e.check(ctx, registers))
 }
 
@@ -97,7 +112,11 @@ func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 			unexplained.add(reg, now)
 			continue
 		}
-		if err := e.journal.Append(theirs); err != nil {
+		told, err := theirsNote(reg, len(theirs))
+		if err != nil {
+			return err
+		}
+		if err := e.journal.Append(append([]rtmr.Measurement{told}, theirs...)); err != nil {
 			return err
 		}
 		s.value = now

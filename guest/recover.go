@@ -4,6 +4,7 @@ package guest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,6 +40,7 @@ type recovered struct {
 	behind int  // and so many measurements came after it
 	ours   bool // the journal has measurements of it
 	last   [][]rtmr.Digest
+	theirs int // so many of its records that are to come are others'
 }
 
 // bank is a register's value in each of its banks.
@@ -139,10 +141,7 @@ func (r *recovery) add(m rtmr.Measurement) error {
 		r.rebase(b)
 		return nil
 	case m.NoAction:
-		if kind, ok := noteKind(m); ok {
-			r.notes[kind] = true
-		}
-		return nil
+		return r.note(m)
 	}
 	for _, d := range m.Digests {
 		if check, computed := m.Entry.Verify(d); check == rtmr.Contradicts {
@@ -154,6 +153,27 @@ func (r *recovery) add(m rtmr.Measurement) error {
 		return fmt.Errorf("record %d: %s has no base before it", r.records-1, m.Register)
 	}
 	reg.add(cloneDigests(m.Digests))
+	reg.theirs = max(0, reg.theirs-1)
+	return nil
+}
+
+// note takes a note.
+func (r *recovery) note(m rtmr.Measurement) error {
+	kind, about, ok := parseNote(m)
+	if !ok {
+		return nil
+	}
+	r.notes[kind] = true
+	if kind != theirs {
+		return nil
+	}
+	var told theirsAbout
+	if err := json.Unmarshal(about, &told); err != nil {
+		return fmt.Errorf("record %d: note %q: %w", r.records-1, kind, err)
+	}
+	if reg := r.registers[told.Register]; reg != nil {
+		reg.theirs = told.Count
+	}
 	return nil
 }
 
@@ -222,7 +242,7 @@ func (r *recovery) torn(tail []byte) error {
 	if !ok {
 		return fmt.Errorf("its last %d bytes are no part of one record", len(tail))
 	}
-	if s := r.registers[t.register]; s != nil && !s.stands() && t.digests != nil && s.value.extended(t.digests).equal(s.live) {
+	if s := r.registers[t.register]; s != nil && s.theirs == 0 && !s.stands() && t.digests != nil && s.value.extended(t.digests).equal(s.live) {
 		return fmt.Errorf("its last record is not whole, and %s was extended by it", t.register)
 	}
 	return nil
