@@ -171,6 +171,9 @@ func (h *Helper) tellRecovery() {
 	if r.Records > 0 {
 		h.cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
 	}
+	if r.Other != "" {
+		h.cfg.Log.Warn("a journal of another boot or device was there", "kept as", r.Other, "reason", r.Reason)
+	}
 	if r.Damaged != "" {
 		h.cfg.Log.Error("the journal could not be believed", "kept as", r.Damaged, "reason", r.Reason)
 	}
@@ -264,7 +267,8 @@ func (h *Helper) banks() (banks []rtmr.Alg) {
 // retry is how soon to try again what failed, whatever else wakes the helper.
 const retry = 500 * time.Millisecond
 
-// Run follows the kernel's list until the context ends.
+// Run follows the kernel's list until the context ends, or until nothing can be
+// journaled any more (ErrJournalBroken).
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
 	h.lag.began()
@@ -272,6 +276,8 @@ func (h *Helper) Run(ctx context.Context) error {
 		h.cfg.Alive()
 		more, err := h.step(ctx, &p)
 		switch {
+		case errors.Is(err, ErrJournalBroken):
+			return err // for a helper that opens it again
 		case err != nil:
 			if err := Poll(retry).Wait(ctx); err != nil {
 				return err
@@ -299,9 +305,8 @@ type pending struct {
 // step takes the list's next entries, if none are pending, and extends them. More
 // says that there may be further ones.
 func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
-	if err := h.extender.CatchUp(ctx); err != nil {
-		return false, h.failed("extend", err)
-	}
+	// A register that cannot be extended keeps no other waiting.
+	behind := h.extender.CatchUp(ctx)
 	if p.entries == 0 && p.gap == nil {
 		if *p, err = h.take(ctx); err != nil {
 			return false, err
@@ -322,6 +327,9 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 		}
 	}
 	*p = pending{}
+	if behind != nil {
+		return more, h.failed("extend", behind)
+	}
 	h.succeeded()
 	return more, nil
 }

@@ -44,13 +44,9 @@ type takeover struct {
 //     kernel before a kexec extended them, whose /run is gone; or, of registers that
 //     do not outlive a kernel, somebody removed the journal.
 func (h *Helper) judge(ctx context.Context, p *past) (*takeover, error) {
-	lost, r := h.extender.lost, h.extender.Recovery()
-	if lost == nil && r.Records > 0 {
+	lost, r, live := h.extender.lost, h.extender.Recovery(), h.extender.start.Registers
+	if h.extender.noted(takenOver) {
 		return nil, nil
-	}
-	live, err := h.cfg.Device.Read(ctx)
-	if err != nil {
-		return nil, err
 	}
 	t := &takeover{live: live, start: h.atBoot(), Lost: lost != nil || !h.survivesKexec()}
 	switch {
