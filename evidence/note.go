@@ -11,6 +11,13 @@ import (
 // register, and its data is JSON that tells who the tap says did it.
 const OtherType = "other"
 
+// What the helper must not be able to deny later is no note but a measurement, which is
+// extended: its digest is that of its data, JSON.
+const (
+	GapType     = "own:gap"      // entries of the kernel's list may be missing here
+	LeftOutType = "own:left-out" // an entry of the kernel's list was not extended
+)
+
 // Note is a record of the journal that tells of something that went otherwise than
 // it should, such as entries that may be missing. It is an EV_NO_ACTION event, which
 // extends nothing.

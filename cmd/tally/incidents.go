@@ -19,11 +19,13 @@ import (
 type incidents struct {
 	Counts map[string]int `json:"counts"` // by kind
 	First  []incident     `json:"first"`  // maxIncidents of them
+
+	bundled bool // it is a bundle's journal
 }
 
 type incident struct {
 	Entry    int           `json:"entry"` // index in the log
-	Kind     string        `json:"kind"`  // other, base, or a note's own
+	Kind     string        `json:"kind"`  // other, unbound, base, gap, left-out, or a note's own
 	Register rtmr.Register `json:"register,omitzero"`
 	Text     string        `json:"text"`
 }
@@ -52,9 +54,8 @@ func (in *incidents) take(m *rtmr.Measurement) {
 	if !ok {
 		return
 	}
-	if e.ContentType() == cel.ContentTallystick && e.Type() == evidence.OtherType {
-		in.add(m, "other", "another process than the helper extended it: "+string(e.Data()))
-		return
+	if e.ContentType() == cel.ContentTallystick {
+		in.takeOwn(m, e)
 	}
 	if !m.NoAction {
 		return
@@ -64,6 +65,21 @@ func (in *incidents) take(m *rtmr.Measurement) {
 	}
 	if n, ok, err := evidence.ParseNote(e.Data()); ok && err == nil {
 		in.add(m, n.Kind, string(n.About))
+	}
+}
+
+// takeOwn takes an entry of this project's content. In a bundle's journal each says what
+// was measured in data that its digest is of, unless others extended it.
+func (in *incidents) takeOwn(m *rtmr.Measurement, e *cel.Entry) {
+	switch e.Type() {
+	case evidence.OtherType:
+		in.add(m, "other", "another process than the helper extended it: "+string(e.Data()))
+	case evidence.GapType, evidence.LeftOutType:
+		in.add(m, strings.TrimPrefix(e.Type(), "own:"), string(e.Data()))
+	default:
+		if in.bundled && !slices.ContainsFunc(m.Digests, func(d rtmr.Digest) bool { check, _ := e.Verify(d); return check != rtmr.CannotCheck }) {
+			in.add(m, "unbound", e.Type()+": nothing ties these words to the digest: "+string(e.Data()))
+		}
 	}
 }
 
@@ -109,6 +125,8 @@ func (in *incidents) sentence(path string) string {
 			kinds = append(kinds, count(n, "extend", "extends")+" by other processes than the helper")
 		case "base":
 			kinds = append(kinds, count(n, "time", "times")+" that others extended what is in no log")
+		case "unbound":
+			kinds = append(kinds, count(n, "entry", "entries")+" whose words nothing ties to the digest")
 		default:
 			kinds = append(kinds, fmt.Sprintf("%d x %s", n, kind))
 		}

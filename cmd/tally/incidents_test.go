@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/sha512"
 	"os/exec"
 	"slices"
 	"strings"
@@ -13,20 +14,21 @@ import (
 	"tallystick/rtmr"
 )
 
-// otherExtend is a journal's entry for an extend by another process.
-type otherExtend string
+// ownEntry is an entry of this project's content.
+type ownEntry struct{ kind, data string }
 
-func (e otherExtend) Type() string                            { return evidence.OtherType }
-func (e otherExtend) Detail() string                          { return string(e) }
-func (e otherExtend) Data() []byte                            { return []byte(e) }
-func (e otherExtend) Verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
+func (e ownEntry) Type() string                            { return e.kind }
+func (e ownEntry) Detail() string                          { return e.data }
+func (e ownEntry) Data() []byte                            { return []byte(e.data) }
+func (e ownEntry) Verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
 
 // TestIncidents: what the journal itself admits stands in the verdict, in words and in
 // JSON, and --strict lets none of it pass.
 func TestIncidents(t *testing.T) {
 	rtmr2 := rtmr.MustParse("rtmr2")
-	extend := func(g *testlogs.Guest, who string) {
-		g.Extend(t, rtmr.Measurement{Register: rtmr2, Digests: []rtmr.Digest{{Alg: rtmr.SHA384, Sum: make([]byte, 48)}}, Entry: otherExtend(who)})
+	own := func(g *testlogs.Guest, kind, data string) {
+		sum := sha512.Sum384([]byte(data))
+		g.Extend(t, rtmr.Measurement{Register: rtmr2, Digests: []rtmr.Digest{{Alg: rtmr.SHA384, Sum: sum[:]}}, Entry: ownEntry{kind, data}})
 	}
 	args := []string{"--nonce", "cafe", "--insecure-skip-signature", "--at", "2026-06-01T00:00:00Z"}
 	for name, c := range map[string]struct {
@@ -36,8 +38,8 @@ func TestIncidents(t *testing.T) {
 	}{
 		"none": {func(*testlogs.Guest) {}, "", incidentsJSON{}},
 		"extends by another process": {func(g *testlogs.Guest) {
-			extend(g, `{"pid":666,"comm":"evil"}`)
-			extend(g, "{\"pid\":667,\"comm\":\"e\x1b[31m\"}")
+			own(g, "other", `{"pid":666,"comm":"evil"}`)
+			own(g, "other", "{\"pid\":667,\"comm\":\"e\x1b[31m\"}")
 		}, "cel-journal itself tells of 2 extends by other processes than the helper", incidentsJSON{
 			map[string]int{"other": 2}, []incidentJSON{
 				{4, "other", "rtmr2", `another process than the helper extended it: {"pid":666,"comm":"evil"}`},
@@ -48,6 +50,16 @@ func TestIncidents(t *testing.T) {
 			g.Note(t, "later", `{}`)
 		}, "cel-journal itself tells of 1 x gap, 1 x later", incidentsJSON{
 			map[string]int{"gap": 1, "later": 1}, []incidentJSON{{4, "gap", "", `{"after":3}`}, {5, "later", "", "{}"}}}},
+		"gaps and what was left out, extended": {func(g *testlogs.Guest) {
+			own(g, "own:gap", `{"after":3}`)
+			own(g, "own:left-out", `{"register":"pcr16"}`)
+		}, "cel-journal itself tells of 1 x gap, 1 x left-out", incidentsJSON{
+			map[string]int{"gap": 1, "left-out": 1}, []incidentJSON{{4, "gap", "rtmr2", `{"after":3}`}, {5, "left-out", "rtmr2", `{"register":"pcr16"}`}}}},
+		"words that no digest is of": {func(g *testlogs.Guest) {
+			own(g, "container", `{"name":"nginx, sealed"}`)
+			own(g, "app:container", `{"name":"nginx"}`)
+		}, "cel-journal itself tells of 1 entry whose words nothing ties to the digest", incidentsJSON{
+			map[string]int{"unbound": 1}, []incidentJSON{{4, "unbound", "rtmr2", `container: nothing ties these words to the digest: {"name":"nginx, sealed"}`}}}},
 		"a base that changes nothing": {func(g *testlogs.Guest) {
 			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: g.Values(t), Unknown: map[rtmr.Register]int{rtmr2: 2}})
 		}, "cel-journal itself tells of 1 time that others extended what is in no log", incidentsJSON{
@@ -110,5 +122,19 @@ func TestIncidentsMany(t *testing.T) {
 	said := bundleText(t, b, "--nonce", "cafe", "--insecure-skip-signature", "--at", "2026-06-01T00:00:00Z")
 	if !strings.Contains(said, "100 x gap") || !strings.Contains(said, "84 more") || len(said) > 16<<10 {
 		t.Errorf("%d bytes:\n%.3000s", len(said), said)
+	}
+}
+
+// TestNoKernelList: a bundle without the kernel's list is reconciled, and says so.
+func TestNoKernelList(t *testing.T) {
+	args := []string{"--nonce", "cafe", "--insecure-skip-signature", "--at", "2026-06-01T00:00:00Z"}
+	_, b := tdGuest(t)
+	const said = "no list of the kernel's came with it"
+	if report, _ := bundleVerdict(t, b, args...); report.Verdict != "reconciled" || strings.Contains(report.Text, said) {
+		t.Errorf("with it: %s (%s)", report.Verdict, report.Text)
+	}
+	b.IMAList, b.Statement.Logs = nil, slices.Delete(b.Statement.Logs, 1, 2)
+	if report, _ := bundleVerdict(t, b, args...); report.Verdict != "reconciled" || !strings.Contains(report.Text, said) {
+		t.Errorf("without: %s (%s)", report.Verdict, report.Text)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tallystick/evidence"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -208,7 +209,7 @@ func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, 
 	}
 	defer l.Close()
 	entries := l.Measurements()
-	var told incidents
+	told := incidents{bundled: file.data != nil && file.path == evidence.ItemJournal}
 	switch l.format {
 	case "cel-tlv", "cel-json", "cel-cbor":
 		entries = told.watch(entries)

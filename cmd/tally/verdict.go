@@ -27,6 +27,7 @@ type verdictReport struct {
 	Error    string           `json:"error,omitempty"`
 
 	layers []layerReport
+	bundle bool // quote and logs came in one file
 }
 
 // The verdicts.
@@ -115,7 +116,7 @@ func layerOf(format string) string {
 func (c *investigation) judge(folded *replayReport) *verdictReport {
 	r := &verdictReport{
 		Quote: reportQuote(c.quote), Logs: folded.Logs, Registers: []registerReport{},
-		Findings: folded.Findings, Error: folded.Error,
+		Findings: folded.Findings, Error: folded.Error, bundle: c.quote.Bundle != nil && len(c.checks)+len(c.logs) > 0,
 	}
 	for _, o := range c.rec.Outcomes() {
 		r.Registers = append(r.Registers, registerReport{Outcome: o, Finding: findingOf(o)})
@@ -299,6 +300,9 @@ func (r *verdictReport) success() string {
 	}
 	if names := r.omitted(); names != "" {
 		s += "; the quote omits " + names + ", so nothing vouches for what was logged there"
+	}
+	if r.bundle && !slices.ContainsFunc(r.layers, func(l layerReport) bool { return l.layer == "kernel" }) {
+		s += "; no list of the kernel's came with it"
 	}
 	for _, l := range r.Logs {
 		if l.Incidents != nil {
