@@ -3,6 +3,8 @@
 package guest
 
 import (
+	"bytes"
+	"encoding/json"
 	"slices"
 
 	"tallystick/evidence"
@@ -52,6 +54,22 @@ func (b *base) names() (registers []rtmr.Register) {
 	}
 	slices.SortFunc(registers, rtmr.Register.Compare)
 	return registers
+}
+
+// noteMagic begins a note's event data.
+const noteMagic = "Tallystick Note\x00"
+
+// noteOf is something that extends nothing: EV_NO_ACTION with a kind and JSON.
+func noteOf(kind string, about any) (rtmr.Measurement, error) {
+	text, err := json.Marshal(about)
+	return rtmr.Measurement{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}, err
+}
+
+// parseNote returns what a note says; ok is false for any other record.
+func parseNote(m rtmr.Measurement) (kind string, about []byte, ok bool) {
+	text, ok := bytes.CutPrefix(m.Entry.Data(), []byte(noteMagic))
+	name, about, ended := bytes.Cut(text, []byte{0})
+	return string(name), about, ok && ended && m.NoAction
 }
 
 // note is the data of an event that extends nothing.

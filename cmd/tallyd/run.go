@@ -50,7 +50,7 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.device, "device", "auto", "tdx, tpm, bpf, or memory, which vouches for nothing; auto takes the first of the others that is there")
 	flags.StringVar(&s.state, "state", "/run/tallystick", "folder of the journal and the socket")
 	flags.StringVar(&s.register, "register", "", "register for IMA's entries, in place of their own or, in a TD, of RTMR2")
-	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends")
+	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends. Where there is none: measure kernel, command line, initrd and machine, unless no")
 	flags.StringVar(&s.guard, "guard", "no", "keep root from registers in the kernel: yes, no, or auto, where the kernel can. Until the next boot it admits this very program alone, and not under seccomp: no upgraded one")
 	flags.BoolVar(&s.seal, "seal", false, "with the guard: give the hardware's reports to nobody else, until the next boot")
 	flags.StringVar(&s.root, "root", "/", "folder below which the kernel's lists and the firmware's log are, such as another machine's; the evidence says so")
@@ -244,6 +244,9 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 	}
 	if cfg.FirmwareLog, err = guest.FindBootLog(s.root); err != nil || cfg.FirmwareLog == nil {
 		cfg.Log.Info("boot log", "found", false)
+		if err == nil && s.boot != "no" {
+			cfg.Own, err = guest.OwnEvents(s.root)
+		}
 		return err
 	}
 	path := cfg.FirmwareLog.Path
