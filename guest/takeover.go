@@ -5,14 +5,15 @@ package guest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
+	"tallystick/eventlog/cel"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -109,21 +110,28 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 // what the registers hold, as the helper that extended them had it; done is false if
 // they do not, in all registers. It takes the journal's place at once, and whole.
 func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []rtmr.Register) (done bool, err error) {
-	path := h.cfg.Journal + ".new"
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	j, _, err := openJournal(path, func(rtmr.Measurement) error { return nil })
+	path := h.cfg.Journal + ".rebuilt"
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		return false, err
 	}
+	j := &Journal{path: h.cfg.Journal, file: file}
+	j.w = cel.NewWriter(&j.batch, cel.TLV)
 	defer func() {
 		if !done {
 			j.Close()
 			os.Remove(path)
 		}
 	}()
-	values, trail, err := h.write(ctx, j, t, registers)
+	b := h.extender.start
+	b.Registers = make(rtmr.Values)
+	for a, bank := range t.live {
+		b.Registers[a] = maps.Clone(bank)
+	}
+	for _, reg := range registers {
+		b.add(reg, t.start(reg))
+	}
+	values, trail, err := h.write(ctx, j, t, b, registers)
 	if err != nil {
 		return false, err
 	}
@@ -135,7 +143,7 @@ func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []
 	if err := os.Rename(path, h.cfg.Journal); err != nil {
 		return false, err
 	}
-	h.extender.adopt(j, registers)
+	h.extender.adopt(j, b, registers)
 	h.cfg.Log.Warn("the journal was made anew of entries of the IMA list that lead to the registers", "entries", t.Entries, "reason", t.Reason)
 	p.trail, p.over = trail, nil
 	return true, nil
@@ -143,25 +151,19 @@ func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []
 
 // write journals what the boot left and the entries, and returns what these make of
 // the registers.
-func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, registers []rtmr.Register) (values map[rtmr.Register]bank, trail Trail, err error) {
+func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, b base, registers []rtmr.Register) (values map[rtmr.Register]bank, trail Trail, err error) {
 	values = make(map[rtmr.Register]bank)
-	b := base{Reason: atStart, Registers: make(rtmr.Values), Boot: bootID()}
-	for a, bank := range t.live {
-		b.Registers[a] = maps.Clone(bank)
-	}
 	for _, reg := range registers {
 		values[reg] = t.start(reg)
-		b.add(reg, t.start(reg))
 	}
 	first, err := b.measurement()
 	if err != nil {
 		return nil, nil, err
 	}
-	said, err := json.Marshal(takeover{Proven: true, Reason: t.Reason, Lost: t.Lost})
+	remark, err := noteOf(takenOver, takeover{Proven: true, Reason: t.Reason, Lost: t.Lost})
 	if err != nil {
 		return nil, nil, err
 	}
-	remark := rtmr.Measurement{NoAction: true, Entry: note(noteMagic + takenOver + "\x00" + string(said))}
 	if err := j.Append([]rtmr.Measurement{first, remark}); err != nil {
 		return nil, nil, err
 	}
@@ -187,21 +189,20 @@ func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, registers [
 
 // adopt takes another journal in the place of the one that there was, which says of
 // the registers what they hold.
-func (e *Extender) adopt(j *Journal, registers []rtmr.Register) {
+func (e *Extender) adopt(j *Journal, b base, registers []rtmr.Register) {
 	e.mu.Lock()
 	defer e.unlock()
-	j.lock, e.journal.lock = e.journal.lock, nil
 	e.journal.Close()
-	e.journal = j
+	e.journal, e.start, e.notes[takenOver] = j, b, true
 	for _, reg := range registers {
-		e.ours[reg] = true
+		e.registers[reg].ours = true
 	}
 }
 
 // walked is what a walk over the kernel's list found.
 type walked struct {
 	trail     Trail // of all entries
-	proven    int   // so many lead to what the registers hold; -1 for none
+	proven    int   // so many lead to what all registers hold; -1 for none
 	aggregate int   // index of the last boot_aggregate
 	registers []rtmr.Register
 }
@@ -209,10 +210,10 @@ type walked struct {
 // walk folds the list's entries behind the trail from where the registers started,
 // and finds where they are what they are.
 func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, err error) {
-	w = walked{trail: slices.Clone(trail), proven: -1}
+	w = walked{trail: slices.Clone(trail), proven: len(trail)} // if nothing is behind it
 	list := OpenList(h.cfg.IMADir, h.banks(), trail)
 	defer list.Close()
-	values := make(map[rtmr.Register]bank)
+	values, differ := make(map[rtmr.Register]bank), make(map[rtmr.Register]bool)
 	for {
 		batch, err := nextOf(ctx, list, maxBatch)
 		if err != nil && !errors.As(err, new(*Gap)) {
@@ -233,11 +234,12 @@ func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, 
 				value = t.start(m.Register)
 				values[m.Register] = value
 				w.registers = append(w.registers, m.Register)
-				if len(w.trail) > 0 && value.equal(live) {
-					w.proven = len(w.trail) + i
+				if differ[m.Register] = !value.equal(live); differ[m.Register] {
+					w.proven = -1 // entries that come before prove nothing
 				}
 			}
-			if value.extend(m.Digests); value.equal(live) {
+			value.extend(m.Digests)
+			if differ[m.Register] = !value.equal(live); !slices.Contains(slices.Collect(maps.Values(differ)), true) {
 				w.proven = len(w.trail) + i + 1
 			}
 		}
