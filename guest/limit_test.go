@@ -46,7 +46,7 @@ func (l *logged) String() string {
 }
 
 // provingServer is a helper that makes evidence, behind a socket.
-func provingServer(t *testing.T, s *guest.Server, d *device, p *prover, entries int) (client *http.Client, log *logged) {
+func provingServer(t *testing.T, s *guest.Server, d *device, p *steps, entries int) (client *http.Client, log *logged) {
 	t.Helper()
 	log = new(logged)
 	s.Helper, s.Log = proving(t, d, p, entries), slog.New(slog.NewTextHandler(log, nil))
@@ -57,7 +57,7 @@ const aNonce = `{"nonce":"00ff"}`
 
 // Status and metrics are answered while a quote is made, or a device does not come back.
 func TestStatusWaitsForNobody(t *testing.T) {
-	d, p := newDevice(), new(prover)
+	d, p := newDevice(), new(steps)
 	client, _ := provingServer(t, new(guest.Server), d, p, 3)
 	client.Timeout = 10 * time.Second
 	working, release := make(chan struct{}), make(chan struct{})
@@ -99,7 +99,7 @@ func request(t *testing.T, register, kind, name, key string) string {
 // Requests come at a rate, and a number of them at once; one too many is told when to
 // come again, and nothing was done for it.
 func TestLimits(t *testing.T) {
-	d, p := newDevice(), new(prover)
+	d, p := newDevice(), new(steps)
 	s := &guest.Server{EvidenceRate: .01} // the eleventh waits for 100 s
 	client, _ := provingServer(t, s, d, p, 3)
 	for i := range 11 {
@@ -158,7 +158,7 @@ func TestLimits(t *testing.T) {
 // What is journaled and not extended yet is no failure, which would be asked for again.
 func TestJournaledIsNoFailure(t *testing.T) {
 	d := newDevice()
-	client, _ := provingServer(t, new(guest.Server), d, new(prover), 3)
+	client, _ := provingServer(t, new(guest.Server), d, new(steps), 3)
 	broken := true
 	d.before = func() error {
 		if broken {
@@ -208,7 +208,7 @@ func TestSlowClient(t *testing.T) {
 
 // Evidence that cannot be read to its end is cut, so that nobody takes a part for it.
 func TestEvidenceCutShort(t *testing.T) {
-	d, p := newDevice(), new(prover)
+	d, p := newDevice(), new(steps)
 	s := new(guest.Server)
 	client, log := provingServer(t, s, d, p, 50_000)
 	r, err := client.Post("http://tallyd/v1/evidence", "application/json", strings.NewReader(aNonce))
@@ -234,7 +234,7 @@ func TestStrangers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("no user namespace: another user's connections take root")
 	}
-	d, p := newDevice(), new(prover)
+	d, p := newDevice(), new(steps)
 	s := new(guest.Server)
 	log := new(logged)
 	s.Helper, s.Log = proving(t, d, p, 3), slog.New(slog.NewTextHandler(log, nil))

@@ -44,7 +44,7 @@ func full(t *testing.T) *guest.Helper {
 	t.Helper()
 	dir := t.TempDir()
 	d := newDevice()
-	h, err := guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: dir, Prover: &prover{Device: d}, About: about()})
+	h, err := guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: dir, Prover: &steps{Device: d}, About: about()})
 	if err != nil {
 		t.Fatal(err)
 	}

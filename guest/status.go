@@ -223,6 +223,12 @@ func (e *Extender) publish() {
 	e.now.Store(&progress{e.journal.Size(), e.behind(), e.listed, e.journal.counts})
 }
 
+// publishBehind is publish where entries are journaled that are extended only now: they
+// are behind, and count when they are not.
+func (e *Extender) publishBehind() {
+	e.now.Store(&progress{e.journal.Size(), e.behind(), e.now.Load().listed, e.journal.counts})
+}
+
 func (e *Extender) unlock() {
 	e.publish()
 	e.mu.Unlock()
