@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,10 +159,12 @@ func TestLimits(t *testing.T) {
 // What is journaled and not extended yet is no failure, which would be asked for again.
 func TestJournaledIsNoFailure(t *testing.T) {
 	d := newDevice()
-	client, _ := provingServer(t, new(guest.Server), d, new(steps), 3)
-	broken := true
+	s := new(guest.Server)
+	client, _ := provingServer(t, s, d, new(steps), 3)
+	var broken atomic.Bool
+	broken.Store(true)
 	d.before = func() error {
-		if broken {
+		if broken.Load() {
 			return errors.New("no answer")
 		}
 		return nil
@@ -169,6 +172,84 @@ func TestJournaledIsNoFailure(t *testing.T) {
 	code, answer := ask(t, client, "POST", "/v1/extend", request(t, "pcr11", "image", "x", ""))
 	if code != 202 || !strings.Contains(answer, `{"extended":false,"journaled":true,"error":"no answer"}`) {
 		t.Errorf("%d %s", code, answer)
+	}
+	// It is tried again by itself; the status says that, and afterwards what it was.
+	status := s.Helper.Status
+	until(t, "it is tried again", func() bool { return status().Error == "no answer" && status().Behind == 1 })
+	broken.Store(false)
+	until(t, "it is extended", func() bool { return status().Error == "" && status().Behind == 0 })
+	if last := status().LastError; last == nil || last.Text != "no answer" || time.Since(last.Time) > time.Minute {
+		t.Errorf("the last error: %+v", last)
+	}
+	check(t, d, status().Journal.Path)
+}
+
+// Who asks for evidence and does not read it holds up a few others, and no memory.
+func TestEvidenceUnread(t *testing.T) {
+	s := &guest.Server{EvidenceRate: 1000}
+	client, _ := provingServer(t, s, newDevice(), new(steps), 20_000)
+	post := func() *http.Response {
+		r, err := client.Post("http://tallyd/v1/evidence", "application/json", strings.NewReader(aNonce))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Body.Close() })
+		return r
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var unread []*http.Response
+	for range 8 {
+		r := post()
+		if r.StatusCode != 200 || r.ContentLength < 4<<20 {
+			t.Fatalf("%s, %d bytes", r.Status, r.ContentLength)
+		}
+		unread = append(unread, r)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4<<20 {
+		t.Errorf("%d bytes are held for 8 answers", grown)
+	}
+	if r := post(); r.StatusCode != 429 || r.Header.Get("Retry-After") != "1" {
+		t.Errorf("the ninth: %s", r.Status)
+	}
+	for _, r := range unread {
+		r.Body.Close()
+	}
+	until(t, "there is room", func() bool {
+		r := post()
+		defer r.Body.Close()
+		return r.StatusCode == 200
+	})
+}
+
+// The status says how far the kernel's list is ahead, and for how long.
+func TestLag(t *testing.T) {
+	dir := t.TempDir()
+	h, err := guest.New(ctx, guest.Config{Device: newDevice(), Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if lag := h.Status().Lag; lag != nil {
+		t.Errorf("without a count: %+v", lag)
+	}
+	count := func(n string) {
+		if err := os.WriteFile(filepath.Join(dir, "runtime_measurements_count"), []byte(n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count("4\n")
+	first := h.Status().Lag
+	if first == nil || first.Measured != 4 || first.Entries != 4 {
+		t.Fatalf("%+v", first)
+	}
+	until(t, "time goes by", func() bool { return h.Status().Lag.Seconds > first.Seconds })
+	count("0\n")
+	if lag := h.Status().Lag; lag == nil || *lag != (guest.Lag{}) {
+		t.Errorf("not behind: %+v", lag)
 	}
 }
 
