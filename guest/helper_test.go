@@ -186,3 +186,20 @@ func must[T any](v T, err error) func(t *testing.T) T {
 		return v
 	}
 }
+
+func withTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithTimeout(ctx, d)
+	t.Cleanup(cancel)
+	return c, cancel
+}
+
+// until waits for a condition.
+func until(t *testing.T, within context.Context, true func() bool) {
+	t.Helper()
+	for !true() {
+		if within.Err() != nil {
+			t.Fatal("the condition did not come true")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

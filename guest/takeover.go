@@ -223,11 +223,11 @@ func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, 
 			return w, nil
 		}
 		for i, m := range batch {
-			if m = h.placed(m); m.NoAction {
-				continue
-			}
 			if _, ok := m.Entry.(*ima.Entry).BootAggregate(); ok {
 				w.aggregate = len(w.trail) + i
+			}
+			if m = h.placed(m); m.NoAction {
+				continue
 			}
 			value, live := values[m.Register], bankOf(t.live, m.Register)
 			if value == nil {
