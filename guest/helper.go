@@ -90,11 +90,12 @@ type Helper struct {
 	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
-	keysMu sync.Mutex
-	keys   map[string]rtmr.Measurement // of applications' measurements
-	mu     sync.Mutex
-	last   error  // why the last try failed; nil once one did not
-	fault  *Fault // the last
+	keysMu   sync.Mutex
+	keys     map[string]rtmr.Measurement // of applications' measurements
+	doubtful map[string]error            // by key: why nobody knows whether a measurement was extended
+	mu       sync.Mutex
+	last     error  // why the last try failed; nil once one did not
+	fault    *Fault // the last
 	// missing are registers that the list names and the device does not have.
 	missing []rtmr.Register
 
@@ -105,7 +106,7 @@ type Helper struct {
 // to be measured by. Run then follows the kernel.
 func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
-	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
+	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock(), doubtful: make(map[string]error)}
 	h.keys = h.past.keys
 	started := false
 	defer func() {
@@ -526,7 +527,9 @@ var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
 // reports whether it was extended now, or had been before. With an error, now says that
-// the measurement is in the journal, and is extended before anything that comes later.
+// the measurement is in the journal, and is extended before anything that comes later;
+// but after rtmr.ErrUnknown nobody knows whether it was, and it will not be: the same
+// key gets the same answer.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
@@ -546,11 +549,17 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, ErrKeyUsed // which key is nobody else's business
 		}
+		if err := h.doubtful[app.Key]; err != nil {
+			return false, err
+		}
 		return false, h.extender.CatchUp(ctx)
 	}
 	n, err := h.extender.Extend(ctx, m)
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
+		if errors.Is(err, rtmr.ErrUnknown) {
+			h.doubtful[app.Key] = err
+		}
 	}
 	return n == 1, err
 }

@@ -175,13 +175,45 @@ func TestJournaledIsNoFailure(t *testing.T) {
 	}
 	// It is tried again by itself; the status says that, and afterwards what it was.
 	status := s.Helper.Status
-	until(t, "it is tried again", func() bool { return status().Error == "no answer" && status().Behind == 1 })
+	eventually(t, "it is tried again", func() bool { return status().Error == "no answer" && status().Behind == 1 })
 	broken.Store(false)
-	until(t, "it is extended", func() bool { return status().Error == "" && status().Behind == 0 })
+	eventually(t, "it is extended", func() bool { return status().Error == "" && status().Behind == 0 })
 	if last := status().LastError; last == nil || last.Text != "no answer" || time.Since(last.Time) > time.Minute {
 		t.Errorf("the last error: %+v", last)
 	}
 	check(t, d, status().Journal.Path)
+}
+
+// Of what nobody knows whether it was extended, none is told that it was: not by its
+// key, either.
+func TestUnknownIsNoSuccess(t *testing.T) {
+	d := newDevice()
+	client, _ := provingServer(t, new(guest.Server), d, new(steps), 3)
+	d.before = func() error { // others extend, and ours gets lost
+		d.before = nil
+		other := measurement(pcr11, "another's")
+		return errors.Join(d.Memory.Extend(ctx, pcr11, other.Digests), rtmr.ErrUnknown)
+	}
+	for range 2 {
+		code, answer := ask(t, client, "POST", "/v1/extend", request(t, "pcr11", "image", "x", "a-token"))
+		if code != 500 || !strings.Contains(answer, "nobody knows whether it was extended") || strings.Contains(answer, "a-token") {
+			t.Errorf("%d %s", code, answer)
+		}
+	}
+	if n := must(d.Read(ctx, pcr11))(t)[rtmr.SHA256][pcr11]; !bytes.Equal(n, bankAfter(measurement(pcr11, "another's"))) {
+		t.Errorf("pcr11 is %s, expected the other's extend alone", n)
+	}
+}
+
+// bankAfter is SHA-256's value after one extend.
+func bankAfter(m rtmr.Measurement) rtmr.Hex {
+	value := make(rtmr.Hex, 32)
+	for _, g := range m.Digests {
+		if g.Alg == rtmr.SHA256 {
+			rtmr.SHA256.Extend(value, g.Sum)
+		}
+	}
+	return value
 }
 
 // Who asks for evidence and does not read it holds up a few others, and no memory.
@@ -218,7 +250,7 @@ func TestEvidenceUnread(t *testing.T) {
 	for _, r := range unread {
 		r.Body.Close()
 	}
-	until(t, "there is room", func() bool {
+	eventually(t, "there is room", func() bool {
 		r := post()
 		defer r.Body.Close()
 		return r.StatusCode == 200
@@ -246,7 +278,7 @@ func TestLag(t *testing.T) {
 	if first == nil || first.Measured != 4 || first.Entries != 4 {
 		t.Fatalf("%+v", first)
 	}
-	until(t, "time goes by", func() bool { return h.Status().Lag.Seconds > first.Seconds })
+	eventually(t, "time goes by", func() bool { return h.Status().Lag.Seconds > first.Seconds })
 	count("0\n")
 	if lag := h.Status().Lag; lag == nil || *lag != (guest.Lag{}) {
 		t.Errorf("not behind: %+v", lag)

@@ -77,12 +77,12 @@ func proving(t *testing.T, d rtmr.Device, p *steps, n int) *guest.Helper {
 		}
 		h.Close()
 	})
-	until(t, "the list is extended", func() bool { return h.Status().IMA == n })
+	eventually(t, "the list is extended", func() bool { return h.Status().IMA == n })
 	return h
 }
 
-// until waits for a condition.
-func until(t *testing.T, what string, true func() bool) {
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, true func() bool) {
 	t.Helper()
 	for began := time.Now(); !true(); time.Sleep(time.Millisecond) {
 		if time.Since(began) > time.Minute {

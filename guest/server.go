@@ -236,6 +236,8 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	}
 	now, err := s.Helper.Extend(r.Context(), request.Register, request.Type, &request.App)
 	switch {
+	case errors.Is(err, rtmr.ErrUnknown):
+		refuse(w, http.StatusInternalServerError, fmt.Errorf("nobody knows whether it was extended, and it is not tried again: %w", err))
 	case now && err != nil:
 		answer(w, http.StatusAccepted, ExtendAnswer{Journaled: true, Error: err.Error()})
 	case errors.Is(err, ErrKeyUsed):
@@ -270,6 +272,7 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 	case errors.Is(err, rtmr.ErrBusy):
 		refuse(w, http.StatusServiceUnavailable, err)
+	case r.Context().Err() != nil: // nobody waits for it
 	case err != nil:
 		s.Log.Error("no evidence", "error", err)
 		refuse(w, http.StatusInternalServerError, err)
