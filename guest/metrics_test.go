@@ -44,7 +44,8 @@ func full(t *testing.T) *guest.Helper {
 	t.Helper()
 	dir := t.TempDir()
 	d := newDevice()
-	h, err := guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: dir, Prover: &steps{Device: d}, About: about()})
+	h, err := guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: dir, Prover: &steps{Device: d}, About: about(),
+		Own: []guest.OwnEvent{{Type: guest.OwnType + "machine", PCR: 11, Data: []byte("x")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestStatusMembers(t *testing.T) {
 	now := time.Now()
 	fault := &guest.Fault{Text: "x", Time: now}
 	s.Lag, s.Error, s.LastError, s.Evidence.Error = &guest.Lag{}, "x", fault, fault
-	s.Recovery = guest.Recovery{Records: 1, Foreign: "pcr10", Damaged: "x", Reason: "x"}
+	s.Recovery = guest.Recovery{Records: 1, Foreign: "pcr10", Damaged: "x", Other: "x", Reason: "x"}
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,8 @@ type Status struct {
 	Journal  JournalStatus `json:"journal"`
 	Recovery Recovery      `json:"recovery"`
 
-	BootLog *BootLogStatus `json:"bootLog,omitempty"` // nil where there is none
+	BootLog *BootLogStatus `json:"bootLog,omitempty"`   // nil where there is none
+	Own     []string       `json:"ownEvents,omitempty"` // types of what is measured in its place
 	Tap     []TapStatus    `json:"tap,omitempty"`
 	Guard   *GuardStatus   `json:"guard,omitempty"`
 
@@ -141,6 +142,9 @@ func (h *Helper) Status() Status {
 	}
 	if !s.KernelExtends {
 		s.Lag = h.lagging(now.listed)
+	}
+	for _, own := range h.cfg.Own {
+		s.Own = append(s.Own, own.Type)
 	}
 	if about.Tap != nil {
 		s.Tap = about.Tap()
