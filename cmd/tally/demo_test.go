@@ -115,11 +115,11 @@ func TestDemo(t *testing.T) {
 				`^pcr10 +46903739[0-9a-f]{56}  equals the TPM's$`,
 				`^UNTRUSTED: `,
 				`^` + alone,
-				`^\$ tally reconcile ` + accept + ` .*evidence.cmw\nRECONCILED: the logs explain all 39 quoted values`,
+				`^\$ tally reconcile ` + accept + ` .*evidence.cmw\nRECONCILED: the logs explain all [0-9]+ quoted values`,
 				`^\$ tally reconcile .*altered.cmw\nDIVERGED: `,
-				`^  cel-journal: entry 47, .*/bim/busybox: the data do not hash`,
+				`^  cel-journal: entry [0-9]+, .*/bim/busybox: the data do not hash`,
 				`^\$ tally reconcile .*hidden.cmw\nDIVERGED: the logs do not fold to what is quoted of pcr10`,
-				`^  proven: pcr10 sha1, sha256, sha384: .*/opt/crowd/170\) was extended before entry 231`,
+				`^  proven: pcr10 sha1, sha256, sha384: .*/opt/crowd/170\) was extended before entry [0-9]+ .*/opt/crowd/171\)`,
 			} {
 				if !regexp.MustCompile(`(?m)` + want).Match(out) {
 					t.Errorf("without %q:\n%s", want, out)
