@@ -78,9 +78,15 @@ func helpers(dir string) (processes []string) {
 	return processes
 }
 
-// The guest's half, as this user and as one who has no rights.
 func TestDemo(t *testing.T) {
 	dir := built(t)
+	t.Run("whole", func(t *testing.T) { demoWhole(t, dir) })
+	t.Run("fails", func(t *testing.T) { demoFails(t, dir) })
+	t.Run("ends", func(t *testing.T) { demoEnds(t, dir) })
+}
+
+// demoWhole is the demo as this user, and as one who has no rights.
+func demoWhole(t *testing.T, dir string) {
 	for _, user := range []string{"self", "nobody"} {
 		t.Run(user, func(t *testing.T) {
 			cmd, temp := demo(t, dir)
@@ -130,9 +136,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// A helper that does other than the demo says makes it fail.
-func TestDemoFails(t *testing.T) {
-	dir := built(t)
+// demoFails is with helpers that do other than the demo says.
+func demoFails(t *testing.T, dir string) {
 	for name, c := range map[string]struct{ script, says string }{
 		"no helper":    {"exit 1", "tallyd run ended (exit status 1)"},
 		"other values": {`[ "$1" != values ] || exec echo '{"sha256":{"pcr10":"` + strings.Repeat("11", 32) + `"}}'`, "not as it should be: sha1 pcr0 is , and the TPM's was bd0110293e46"},
@@ -159,10 +164,9 @@ func TestDemoFails(t *testing.T) {
 	}
 }
 
-// Whatever ends the demo ends its helper too, and a signal that it can catch leaves
-// no file behind.
-func TestDemoEnds(t *testing.T) {
-	dir := built(t)
+// demoEnds is with signals: whatever ends the demo ends its helper too, and one that it
+// can catch leaves no file behind.
+func demoEnds(t *testing.T, dir string) {
 	for _, signal := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
 		t.Run(unix.SignalName(signal), func(t *testing.T) {
 			cmd, temp := demo(t, dir)

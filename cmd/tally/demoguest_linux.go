@@ -104,7 +104,7 @@ func (c *capture) demoGuest(ctx context.Context, w io.Writer, tallyd string) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	for _, act := range []func() error{s.measure, s.killed, s.compare, s.prove, s.flip, s.hide} {
+	for _, act := range []func() error{s.choose, s.measure, s.killed, s.compare, s.prove, s.flip, s.hide} {
 		if err := act(); err != nil {
 			return s.failed(err)
 		}
@@ -353,7 +353,7 @@ func (s *session) withoutEntry(list []byte, name string) ([]byte, error) {
 	return nil, fmt.Errorf("%w: no entry of %s in the list", errDemo, name)
 }
 
-// newSession lays out the capture's first half, and starts the helper on it.
+// newSession lays out the capture's first half.
 func (c *capture) newSession(ctx context.Context, w io.Writer, tallyd string) (s *session, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -382,7 +382,7 @@ func (c *capture) newSession(ctx context.Context, w io.Writer, tallyd string) (s
 			return nil, err
 		}
 	}
-	return s, s.choose()
+	return s, nil
 }
 
 // listOffsets returns where a list's entries begin, and its length.
@@ -423,7 +423,7 @@ func (s *session) choose() error {
 	return s.started()
 }
 
-func (s *session) half() int { return (len(s.entries)) / 2 }
+func (s *session) half() int { return len(s.entries) / 2 }
 
 // mountPins mounts a BPF file system in a mount namespace of this thread's.
 func (s *session) mountPins() error {
