@@ -145,7 +145,6 @@ func demoFails(t *testing.T, dir string) {
 		"other nonce":  {`[ "$1" != evidence ] || set -- evidence --nonce cafe "$4" "$5" "$6" "$7"`, "not as it should be: tally reconcile "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			tallyd := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 			script := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/tallyd \"$@\"\n", c.script, dir)
 			if err := os.WriteFile(tallyd, []byte(script), 0o755); err != nil {
