@@ -250,7 +250,11 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 	if err != nil {
 		return nil, err
 	}
-	if e.journal, err = createJournal(o.path, first, aside); err != nil {
+	if e.journal, err = newJournal(o.path, first); err != nil {
+		return nil, err
+	}
+	if err := e.journal.install(aside); err != nil {
+		e.journal.Close()
 		return nil, err
 	}
 	e.start = b
@@ -541,6 +545,30 @@ func (e *Extender) noted(kind string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.notes[kind]
+}
+
+// young reports whether the journal has nothing but its first record.
+func (e *Extender) young() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.journal.counts.Records == 1
+}
+
+// adopt takes another journal in the place of one that has nothing but its first record:
+// one that begins with the base, says what was taken over, and folds to what the
+// registers hold.
+func (e *Extender) adopt(j *Journal, start base, registers []rtmr.Register) error {
+	e.mu.Lock()
+	defer e.unlock()
+	if err := j.install(""); err != nil {
+		return err
+	}
+	e.journal.Close()
+	e.journal, e.start, e.notes[takenOver] = j, start, true
+	for _, reg := range registers {
+		e.registers[reg].ours = true
+	}
+	return nil
 }
 
 // Close lets go of the journal and the device's registers, which stay.

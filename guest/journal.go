@@ -127,33 +127,34 @@ func openJournal(path string, each func(rtmr.Measurement) error) (j *Journal, to
 	return j, torn, nil
 }
 
-// createJournal begins a journal at the path. One that is there gets the name aside,
-// if that is not "", at the same moment.
-func createJournal(path string, first rtmr.Measurement, aside string) (j *Journal, err error) {
+// newJournal begins a journal that is to come to the path, and is not there before it
+// is installed.
+func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 	file, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			j = nil
-		}
-	}()
-	j = &Journal{path: path, file: file}
+	j := &Journal{path: path, file: file}
 	j.w = cel.NewWriter(&j.batch, cel.TLV)
 	if err := j.Append([]rtmr.Measurement{first}); err != nil {
+		file.Close()
 		return nil, err
 	}
+	return j, nil
+}
+
+// install has the journal come to its path. One that is there gets the name aside, if
+// that is not "", before.
+func (j *Journal) install(aside string) error {
 	if aside != "" {
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return err
 		}
-		if err := os.Link(path, aside); err != nil {
-			return nil, err
+		if err := os.Link(j.path, aside); err != nil {
+			return err
 		}
 	}
-	return j, os.Rename(path+".new", path)
+	return os.Rename(j.path+".new", j.path)
 }
 
 // read takes up to size bytes for the journal's: it calls each for the records, has
