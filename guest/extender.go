@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -65,10 +66,12 @@ func OpenExtender(ctx context.Context, device rtmr.Device, path string, each fun
 	}
 	e, err := openExtender(ctx, device, path, each)
 	if damage := (*damagedError)(nil); errors.As(err, &damage) {
+		fault.Point("aside.before")
 		aside, err := putAside(path)
 		if err != nil {
 			return nil, err
 		}
+		fault.Point("aside.after")
 		if e, err = openExtender(ctx, device, path, each); err != nil {
 			return nil, err
 		}
@@ -198,9 +201,11 @@ func (e *Extender) rebase(b *base) error {
 	if err != nil {
 		return err
 	}
+	fault.Point("base.before")
 	if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
 		return err
 	}
+	fault.Point("base.after")
 	for _, reg := range b.names() {
 		e.values[reg] = bankOf(b.Registers, reg)
 	}
@@ -282,7 +287,9 @@ const busyFor = 5 * time.Second
 func (e *Extender) extend(ctx context.Context, k kept) error {
 	began := time.Now()
 	for {
+		fault.Point("extend.before")
 		err := e.device.Extend(ctx, k.register, k.digests)
+		fault.Point("extend.after")
 		switch {
 		case err == nil:
 			e.values[k.register] = e.values[k.register].extended(k.digests)
@@ -307,6 +314,7 @@ func (e *Extender) settle(ctx context.Context, k kept, cause error) (done bool, 
 	if err != nil {
 		return false, errors.Join(cause, err)
 	}
+	fault.Point("settle.read")
 	now := bankOf(live, k.register)
 	after := e.values[k.register].extended(k.digests)
 	switch {
@@ -334,6 +342,8 @@ func (e *Extender) Note(kind string, about any) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	fault.Point("note.before")
+	defer fault.Point("note.after")
 	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note("Tallystick Note\x00" + kind + "\x00" + string(text))}})
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tallystick/eventlog/cel"
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -160,6 +161,7 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 // Where no number of them does, all count as extended, and that is journaled: an
 // entry that was not is missing, as the log says, and none is extended twice.
 func (h *Helper) salvage(ctx context.Context, first *base) (Trail, error) {
+	fault.Point("salvage.before")
 	live, err := h.cfg.Device.Read(ctx)
 	if err != nil {
 		return nil, err
@@ -193,6 +195,7 @@ func (h *Helper) salvage(ctx context.Context, first *base) (Trail, error) {
 		trail = trail[:proven]
 	}
 	h.cfg.Log.Warn("entries of the IMA list count as extended", "entries", len(trail), "proven", found)
+	fault.Point("salvage.found")
 	return trail, h.extender.Note("salvaged", map[string]any{"entries": len(trail), "proven": found})
 }
 
@@ -218,7 +221,9 @@ func (h *Helper) mirror(ctx context.Context, done int) error {
 	if done >= len(batch) {
 		return nil
 	}
+	fault.Point("mirror.before")
 	_, err = h.extender.Extend(ctx, batch[done:]...)
+	fault.Point("mirror.after")
 	return err
 }
 
@@ -296,6 +301,8 @@ func (h *Helper) noteGap(err error) error {
 		return err
 	}
 	h.cfg.Log.Error("measurements may be missing", "error", gap)
+	fault.Point("gap.before")
+	defer fault.Point("gap.after")
 	return h.extender.Note("gap", map[string]any{"after": gap.After, "text": gap.Error()})
 }
 
@@ -352,9 +359,11 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		return false, h.extender.CatchUp(ctx)
 	}
 	n, err := h.extender.Extend(ctx, m)
+	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
 	}
+	fault.Point("key.after")
 	return n == 1, err
 }
 

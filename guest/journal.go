@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tallystick/eventlog/cel"
+	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
 
@@ -104,7 +105,11 @@ func (j *Journal) read(each func(rtmr.Measurement) error) (torn []byte, err erro
 }
 
 // cut takes away what is behind the last whole record.
-func (j *Journal) cut() error { return j.file.Truncate(j.size) }
+func (j *Journal) cut() error {
+	fault.Point("cut.before")
+	defer fault.Point("cut.after")
+	return j.file.Truncate(j.size)
+}
 
 // Append appends measurements, all or none. After an error that is not
 // ErrJournalFull nothing can be appended any more: what is in the file is not
@@ -127,7 +132,10 @@ func (j *Journal) Append(batch []rtmr.Measurement) error {
 			return j.err
 		}
 	}
+	fault.Point("append.before")
+	fault.Torn("append.torn", j.file, j.batch.Bytes(), j.size)
 	n, err := j.file.WriteAt(j.batch.Bytes(), j.size)
+	fault.Point("append.after")
 	if err != nil {
 		j.err = fmt.Errorf("journal: %d of %d bytes written: %w", n, j.batch.Len(), errors.Join(err, j.file.Truncate(j.size)))
 		return j.err
@@ -156,6 +164,8 @@ func (j *Journal) reserve(n int64) error {
 		return nil
 	}
 	want := max(n, reserve)
+	fault.Point("reserve.before")
+	defer fault.Point("reserve.after")
 	err := unix.Fallocate(int(j.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, j.size, want)
 	if err == unix.ENOSPC && want > n {
 		want = n
