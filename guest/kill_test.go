@@ -278,6 +278,7 @@ type killing struct {
 	hits             map[string]int // by point, how often the child died there
 	deaths, atPoints int
 	rounds           int
+	starting         time.Duration // that the last child took
 }
 
 // round is a journal and a list, over which children die.
@@ -317,8 +318,10 @@ func (k *killing) round(t *testing.T, dir string, n int) {
 	}
 	r.begin()
 	for range n {
-		r.prepare()
-		r.kill(r.chosen())
+		j := r.journal()
+		point := r.chosen(j)
+		r.prepare(point, j)
+		r.kill(point)
 		r.check()
 	}
 	r.finish()
@@ -354,58 +357,83 @@ func text[V ~[]byte](values map[rtmr.Alg]V, banks []rtmr.Alg) (s string) {
 	return s
 }
 
-// chosen says at what point the next child is to die: at one that was met least, at
-// any, or, if "", at none.
-func (r *round) chosen() string {
+// chosen says at what point the next child is to die: at one that none died at yet, if
+// the journal leads to such, and else at one, at any, or, if "", at none.
+func (r *round) chosen(j journaledRound) string {
+	var names, unmet []string
+	for name, n := range r.hits {
+		if !r.leadsTo(name, j) {
+			continue
+		}
+		names = append(names, name)
+		if n == 0 {
+			unmet = append(unmet, name)
+		}
+	}
+	if len(unmet) > 0 { // those first that only a young journal comes to
+		slices.SortFunc(unmet, func(a, b string) int { return cmp.Compare(youth(a), youth(b)) })
+		return unmet[0]
+	}
 	switch rand.IntN(3) {
 	case 0:
 		return ""
 	case 1:
 		return fmt.Sprintf("1/%d", 1+rand.IntN(300))
 	}
-	var names []string
-	for name := range r.hits {
-		if damage := damagePoint(name); !damage || !r.apps {
-			names = append(names, name)
-		}
-	}
-	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	name := slices.MinFunc(names, func(a, b string) int { return cmp.Compare(r.hits[a], r.hits[b]) })
-	if r.hits[name] > 0 {
+	name := names[rand.IntN(len(names))]
+	if often := strings.HasPrefix(name, "extend.") || strings.HasPrefix(name, "append."); often {
 		return fmt.Sprintf("%s:%d", name, 1+rand.IntN(20))
 	}
 	return name
 }
 
-// damagePoint reports whether only a damaged journal leads to the point.
-func damagePoint(name string) bool {
-	return strings.HasPrefix(name, "aside.") || strings.HasPrefix(name, "salvage.")
+// youth orders points by how much a journal may have that comes to them.
+func youth(point string) int {
+	if i := slices.Index([]string{"base.before", "base.after", "mirror.before", "mirror.after"}, point); i >= 0 {
+		return i
+	}
+	return 4
 }
 
-// prepare trims the list, or damages the journal, while no child lives.
-func (r *round) prepare() {
-	r.Helper()
-	if !r.apps {
-		if rand.IntN(3) == 0 {
-			r.damage()
-		}
-		return
+// leadsTo reports whether a child that finds this journal can come to the point, once
+// prepare has done its part.
+func (r *round) leadsTo(point string, j journaledRound) bool {
+	kind, _, _ := strings.Cut(point, ".")
+	switch kind {
+	case "base":
+		return j.records == 0
+	case "mirror":
+		return j.boot == 0
+	case "aside", "salvage":
+		return !r.apps && j.list > 0
+	case "gap", "note":
+		return r.apps && j.list > 0
+	case "key":
+		return r.apps
 	}
-	switch rand.IntN(5) {
-	case 0: // all that was read but for one entry
-		r.list.trim(r.journal().list - 1)
-	case 1: // all that was read, which is a gap: who knows what went with it
-		r.list.trim(r.journal().list)
+	return true
+}
+
+// prepare trims the list or damages the journal, while no child lives: as the point
+// wants it, or as it comes.
+func (r *round) prepare(point string, j journaledRound) {
+	r.Helper()
+	kind, _, _ := strings.Cut(point, ".")
+	switch {
+	case j.list == 0:
+	case !r.apps && (kind == "aside" || kind == "salvage" || rand.IntN(5) == 0):
+		r.damage(j)
+	case !r.apps:
+	case kind == "gap" || kind == "note" || rand.IntN(5) == 0:
+		r.list.trim(j.list) // all that was read: who knows what went with it
+	case rand.IntN(5) == 0:
+		r.list.trim(j.list - 1)
 	}
 }
 
 // damage flips a bit in the last entry of the kernel's list in the journal.
-func (r *round) damage() {
+func (r *round) damage(j journaledRound) {
 	r.Helper()
-	j := r.journal()
-	if j.lastData == 0 {
-		return
-	}
 	f, err := os.OpenFile(r.path(), os.O_RDWR, 0)
 	if err != nil {
 		r.Fatal(err)
@@ -464,12 +492,15 @@ func (r *round) run(cmd *exec.Cmd, itself bool) (said []byte) {
 	growth.Go(func() { r.list.keepGrowing(stop, r.perKill()) })
 	first := make([]byte, 200)
 	n := 0
+	began := time.Now()
 	if rand.IntN(4) > 0 { // else it may be killed while it starts
-		n, _ = out.Read(first)
+		if n, _ = out.Read(first); n > 0 {
+			r.starting = time.Since(began)
+		}
 	}
 	limit := time.Duration(rand.IntN(60)) * time.Millisecond
 	if itself {
-		limit += 200 * time.Millisecond
+		limit += 4*r.starting + 200*time.Millisecond
 	}
 	timer := time.AfterFunc(limit, func() { cmd.Process.Kill() })
 	rest, _ := io.ReadAll(out)
@@ -590,6 +621,7 @@ func (r *round) check() {
 
 // journaledRound is what a journal has.
 type journaledRound struct {
+	records          int
 	list, boot, apps int
 	behind           int         // applications' measurements after the one up to which the register is; -1 for none
 	folded           rtmr.Values // from what registers held at the round's start
@@ -623,6 +655,7 @@ func (r *round) journal() (j journaledRound) {
 		if err != nil {
 			r.Fatal(err)
 		}
+		j.records++
 		if m.NoAction {
 			continue
 		}
