@@ -168,14 +168,14 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, 
 	h.proving.Lock()
 	defer h.proving.Unlock()
 	b := &evidence.Bundle{Statement: h.statement(nonce)}
-	size, entries, err := h.prove(ctx, nonce, b)
+	size, listed, err := h.prove(ctx, nonce, b)
 	if err != nil {
 		return nil, err
 	}
 	if err := h.cfg.Prover.Finish(ctx, b); err != nil {
 		return nil, err
 	}
-	if b.Journal, err = readFirst(h.cfg.Journal, size); err != nil {
+	if b.Journal, err = io.ReadAll(h.extender.journal.ReadFirst(size)); err != nil {
 		return nil, err
 	}
 	if damaged := h.extender.Recovery().Damaged; damaged != "" {
@@ -185,12 +185,12 @@ func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, 
 		}
 		b.Damaged = append(b.Damaged, data)
 	}
-	h.addLogs(b, entries)
+	h.addLogs(ctx, b, listed)
 	return b, nil
 }
 
 // prove makes the quote while nothing is extended, and tells how long the logs are.
-func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (journal int64, entries int, err error) {
+func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (journal, listed int64, err error) {
 	e := h.extender
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -202,7 +202,7 @@ func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (j
 	}
 	b.Statement.Time = time.Now()
 	err = h.cfg.Prover.Prove(ctx, nonce, b)
-	return e.journal.Size(), e.listed, err
+	return e.journal.Size(), e.listedSize, err
 }
 
 // statement is what the helper says of itself.
@@ -231,7 +231,7 @@ func (h *Helper) statement(nonce []byte) evidence.Statement {
 
 // addLogs adds the firmware's log and the kernel's list, each with its role: what the
 // helper extended is in the journal, and the rest was extended by its author.
-func (h *Helper) addLogs(b *evidence.Bundle, entries int) {
+func (h *Helper) addLogs(ctx context.Context, b *evidence.Bundle, listed int64) {
 	role := func(mine bool) evidence.Role {
 		if mine {
 			return evidence.Checked
@@ -245,8 +245,12 @@ func (h *Helper) addLogs(b *evidence.Bundle, entries int) {
 		b.BootLog = h.cfg.FirmwareLog.Data
 		add(evidence.ItemBootLog, role(h.cfg.Mirror))
 	}
-	list, err := h.listed(entries)
-	if err != nil {
+	var list []byte
+	r, err := h.listed(ctx, listed)
+	if err == nil {
+		list, err = io.ReadAll(r)
+	}
+	if err != nil && !errors.Is(err, errNoList) {
 		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without the kernel's IMA list: %v", err))
 	} else if len(list) > 0 {
 		b.IMAList = list
@@ -255,16 +259,4 @@ func (h *Helper) addLogs(b *evidence.Bundle, entries int) {
 	if len(b.Journal) > 0 {
 		add(evidence.ItemJournal, evidence.Folded)
 	}
-}
-
-// readFirst reads a file's first n bytes.
-func readFirst(path string, n int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data := make([]byte, n)
-	_, err = io.ReadFull(f, data)
-	return data, err
 }

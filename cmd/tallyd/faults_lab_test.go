@@ -5,6 +5,7 @@ package main_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"tallystick/evidence"
+	"tallystick/ima"
 	"tallystick/lab"
+	"tallystick/replay"
 	"tallystick/rtmr"
 )
 
@@ -284,4 +287,26 @@ func (s *service) held() {
 	if held := values[rtmr.SHA256][rtmr.MustParse("pcr10")]; !bytes.Equal(held, folded) {
 		s.t.Errorf("pcr10 is %s, the list comes to %s", held, folded)
 	}
+}
+
+// stopTime is how long a service is stopped: a minute takes a minute.
+func stopTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("HELPER_STOP")); err == nil {
+		return d
+	}
+	return 10 * time.Second
+}
+
+// foldList returns what the list's entries come to in PCR 10.
+func foldList(t *testing.T, list []byte, alg rtmr.Alg) rtmr.Hex {
+	t.Helper()
+	r, err := ima.NewReader(bytes.NewReader(list), ima.Options{Banks: []rtmr.Alg{alg}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fold := replay.New(replay.Options{})
+	if _, err := fold.Log(r.Measurements()); err != nil {
+		t.Fatal(err)
+	}
+	return fold.Values()[alg][rtmr.MustParse("pcr10")]
 }

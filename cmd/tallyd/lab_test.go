@@ -123,7 +123,8 @@ func TestLabFirmware(t *testing.T) {
 type machine struct {
 	*lab.Guest
 	t        *testing.T
-	programs int // that were run
+	programs int          // that were run
+	tpm      *lab.Process // that is a late TPM
 }
 
 // boot boots a machine with tallyd, of a build tag if need be, in which root's
@@ -143,13 +144,12 @@ func boot(t *testing.T, m lab.Machine, late string, tags ...string) *machine {
 }
 
 // startTPM has the guest have a TPM by the proxy.
-func (g *machine) startTPM() *lab.Process {
+func (g *machine) startTPM() {
 	g.t.Helper()
 	g.Run("mkdir", "-p", "/tmp/tpm")
-	p := g.Spawn(lab.Command{Args: []string{"swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir=/tmp/tpm",
+	g.tpm = g.Spawn(lab.Command{Args: []string{"swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir=/tmp/tpm",
 		"--locality", "allow-set-locality", "--flags", "not-need-init"}})
 	g.until("a TPM", func() bool { return g.ok("test", "-e", "/dev/tpmrm0") })
-	return p
 }
 
 // ok reports whether a program ends well.
