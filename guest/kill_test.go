@@ -34,6 +34,7 @@ import (
 	"tallystick/ima"
 	"tallystick/internal/imagen"
 	"tallystick/lab"
+	"tallystick/lab/setup"
 	"tallystick/rtmr"
 	"tallystick/rtmr/tdx"
 	"tallystick/rtmr/tpm"
@@ -47,6 +48,7 @@ const (
 	envKills  = "HELPER_KILLS"  // how many, in all
 	envKind   = "KILL_DEVICE"   // the test's device; bpf if ""
 	envPoints = "KILL_POINTS"   // the fault points, where their source is not
+	envModule = "KILL_MODULE"   // labtsm.ko
 )
 
 // TestMain runs TestKilled's child where the environment says so.
@@ -71,7 +73,7 @@ func openDevice(kind, dir string) (rtmr.Device, error) {
 	case "tpm":
 		return tpm.Open(tpm.Options{})
 	}
-	return bpf.Open(bpf.Options{Path: filepath.Join(dir, "bpf", "tallystick")})
+	return bpf.Open(bpf.Options{Path: filepath.Join(filepath.Dir(dir), "bpf", filepath.Base(dir))})
 }
 
 // appRegister is the register of the child's applications, and imaRegister that of
@@ -93,7 +95,7 @@ func imaRegister(kind string) rtmr.Register {
 // child is a helper that follows a list, mirrors a boot log where no firmware could
 // extend it, and has applications that retry.
 func child(kind, dir string) error {
-	device, err := openDevice(kind, filepath.Dir(dir))
+	device, err := openDevice(kind, dir)
 	if err != nil {
 		return err
 	}
@@ -232,14 +234,10 @@ func program(t *testing.T) string {
 func TestKilled(t *testing.T) {
 	const each = 40 // deaths that a journal sees
 	kind, dir := cmp.Or(os.Getenv(envKind), "bpf"), t.TempDir()
+	k := &killing{kind: kind, program: program(t), hits: make(map[string]int)}
 	if kind == "bpf" {
 		mountBPF(t, dir)
 	}
-	device, err := openDevice(kind, dir)
-	if err != nil {
-		t.Skip("no BPF:", err)
-	}
-	k := &killing{kind: kind, device: device, program: program(t), hits: make(map[string]int)}
 	for _, name := range points(t) {
 		// Elsewhere firmware extends its log, and no device takes a batch.
 		if kind == "bpf" || !strings.HasPrefix(name, "mirror.") && !strings.HasPrefix(name, "batch.") {
@@ -275,10 +273,67 @@ func mountBPF(t *testing.T, dir string) {
 	t.Cleanup(func() { unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
 }
 
+// fresh returns the device, with its registers reset.
+func (k *killing) fresh(t *testing.T, dir string) rtmr.Device {
+	t.Helper()
+	switch k.kind {
+	case "tdx":
+		reloadModule(t, os.Getenv(envModule))
+	case "tpm":
+		k.restartTPM(t, filepath.Dir(dir))
+	}
+	device, err := openDevice(k.kind, dir)
+	if err != nil {
+		t.Skip("no BPF:", err)
+	}
+	return device
+}
+
+// reloadModule takes labtsm away, and its registers with it, and loads it anew.
+func reloadModule(t *testing.T, file string) {
+	t.Helper()
+	err := unix.DeleteModule("labtsm", 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		var f *os.File
+		if f, err = os.Open(file); err == nil {
+			err = unix.FinitModule(int(f.Fd()), "", 0)
+			f.Close()
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restartTPM starts a TPM by the proxy, of which this kernel's IMA takes no notice.
+func (k *killing) restartTPM(t *testing.T, dir string) {
+	t.Helper()
+	const node = "/dev/tpmrm0"
+	until := func(what string, true func() bool) {
+		for began := time.Now(); !true(); time.Sleep(10 * time.Millisecond) {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("%s: not in a minute", what)
+			}
+		}
+	}
+	there := func() bool { _, err := os.Stat(node); return err == nil }
+	if k.tpm != nil {
+		k.tpm.Process.Kill()
+		k.tpm.Wait()
+		until("the TPM goes", func() bool { return !there() })
+	}
+	k.tpm = exec.Command("swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir="+dir,
+		"--locality", "allow-set-locality", "--flags", "not-need-init")
+	if err := k.tpm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until("a TPM", there)
+}
+
 // killing is what all rounds share.
 type killing struct {
 	kind, program    string
-	device           rtmr.Device
+	tpm              *exec.Cmd      // that runs
 	hits             map[string]int // by point, how often the child died there
 	deaths, atPoints int
 	rounds           int
@@ -289,9 +344,10 @@ type killing struct {
 type round struct {
 	*testing.T
 	*killing
-	dir  string
-	list *growing
-	apps bool
+	device rtmr.Device
+	dir    string
+	list   *growing
+	apps   bool
 	// from holds the registers at the round's start, and after what the list's
 	// register comes to with so many of the list's entries.
 	from  rtmr.Values
@@ -314,7 +370,7 @@ func (k *killing) perKill() int {
 // forgotten.
 func (k *killing) round(t *testing.T, dir string, n int) {
 	t.Helper()
-	r := &round{T: t, killing: k, dir: dir, apps: k.rounds%4 != 1}
+	r := &round{T: t, killing: k, device: k.fresh(t, dir), dir: dir, apps: k.rounds%4 != 1}
 	k.rounds++
 	r.list = grow(t, dir, 20+k.perKill()*n)
 	if err := os.WriteFile(filepath.Join(dir, "boot.bin"), fixture(t, bootFixture), 0o644); err != nil {
@@ -857,16 +913,16 @@ func TestLab(t *testing.T) {
 				"/guest/guest.test":        lab.BuildTest(t, "./guest", c.Kernel, "faults"),
 				"/fixtures/" + bootFixture: fixture(t, bootFixture),
 			}
-			if c.device == "tpm" {
+			switch c.device {
+			case "tpm":
 				maps.Copy(c.Files, lab.HostProgram(t, "swtpm"))
+			case "tdx":
+				c.Files["/labtsm.ko"] = labtsm(t, c.Kernel)
 			}
 			g := c.Machine.Start(t)
-			if c.device == "tpm" {
-				lateTPM(t, g)
-			}
 			r := g.Exec(lab.Command{
 				Args: []string{"/guest/guest.test", "-test.v", "-test.run", "^TestKilled$", "-test.timeout", "60m"},
-				Env:  []string{envKind + "=" + c.device, envKills + "=" + cmp.Or(os.Getenv(envKills), "80"), envPoints + "=" + strings.Join(points(t), ","), "TMPDIR=/run"},
+				Env:  []string{envKind + "=" + c.device, envKills + "=" + cmp.Or(os.Getenv(envKills), "80"), envPoints + "=" + strings.Join(points(t), ","), envModule + "=/labtsm.ko", "TMPDIR=/run"},
 				Dir:  "/guest",
 			})
 			out := string(r.Stdout) + string(r.Stderr)
@@ -879,15 +935,23 @@ func TestLab(t *testing.T) {
 	}
 }
 
-// lateTPM has the guest have a TPM that its kernel's IMA takes no notice of.
-func lateTPM(t *testing.T, g *lab.Guest) {
+// labtsm is the module for the kernel, which the machine has loaded already.
+func labtsm(t *testing.T, series string) []byte {
 	t.Helper()
-	g.Run("mkdir", "/tmp/tpm")
-	g.Spawn(lab.Command{Args: []string{"swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir=/tmp/tpm",
-		"--locality", "allow-set-locality", "--flags", "not-need-init"}})
-	for began := time.Now(); g.Exec(lab.Command{Args: []string{"test", "-e", "/dev/tpmrm0"}}).Status != 0; time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > time.Minute {
-			t.Fatal("no TPM in a minute")
-		}
+	kernel, err := setup.FindKernel(series)
+	if missing := (*setup.MissingError)(nil); errors.As(err, &missing) {
+		t.Skipf("no lab: %v", missing)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := lab.BuildTSM(kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
