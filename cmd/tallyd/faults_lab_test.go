@@ -140,24 +140,30 @@ func failingLate(s *service) {
 	s.Put(lab.TSMParams+"fail_late", []byte("0"))
 }
 
-// full takes the room from the journal.
+// full takes the room from the journal, and from one that is taken up again.
 func full(s *service) {
 	s.t.Helper()
-	s.Shell("dd if=/dev/zero of=" + s.state + "/filler bs=4k 2>/dev/null; true")
-	s.until("the journal is full", func() bool { // what was reserved is used up first
-		s.measure(50)
-		return strings.Contains(s.status().Error, "no room")
-	})
-	s.says("no room for the journal")
+	fill := "dd if=/dev/zero of=" + s.state + "/filler bs=4k oflag=append conv=notrunc 2>/dev/null; true"
+	noRoom := func() {
+		s.t.Helper()
+		s.until("there is no room", func() bool { // what was reserved is used up first
+			s.measure(20)
+			return strings.Contains(s.status().Error, "no room")
+		})
+		s.t.Logf("%s: %d of %d entries: %s", s.device, s.status().IMA, s.count(), s.status().Error)
+	}
+	s.Shell(fill)
+	noRoom()
 	s.idles()
+	s.kill()
+	s.Shell(fill) // what the dead one had reserved
+	s.run()
+	noRoom()
 	s.Put("/tmp/app", []byte("an application"))
 	extend := s.ask("extend", "--register", "pcr11", "--type", "test", "--file", "/tmp/app", "--key", "1")
 	if r := s.Exec(lab.Command{Args: extend}); r.Status == 0 || !strings.Contains(string(r.Stderr), "no room") {
 		s.t.Errorf("an extend without room: status %d: %s", r.Status, r.Stderr)
 	}
-	s.kill() // and it starts without room
-	s.run()
-	s.says("no room for the journal")
 	s.Run("rm", s.state+"/filler")
 	s.Run(extend...)
 	s.sound()
