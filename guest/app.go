@@ -81,7 +81,8 @@ func (a *App) measurement(r rtmr.Register, kind string, banks []rtmr.Alg) (rtmr.
 	return m, nil
 }
 
-// appEntry is an application's entry before it is in the journal.
+// appEntry is an application's entry, or one of the helper's own events, before it is
+// in the journal.
 type appEntry struct {
 	kind string
 	data []byte

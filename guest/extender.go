@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tallystick/bpf"
@@ -29,11 +30,12 @@ type Extender struct {
 	device  rtmr.Device
 	journal *Journal
 
-	mu     sync.Mutex
-	values map[rtmr.Register]bank // what the journal stands for, without what is behind
-	ours   map[rtmr.Register]bool // the journal has measurements of it
-	behind []kept                 // in the journal, and not in the registers; but
-	doubt  error                  // why of the first of them nobody knows, if not nil
+	mu     lock
+	now    atomic.Pointer[progress] // what Status tells while the lock is held
+	values map[rtmr.Register]bank   // what the journal stands for, without what is behind
+	ours   map[rtmr.Register]bool   // the journal has measurements of it
+	behind []kept                   // in the journal, and not in the registers; but
+	doubt  error                    // why of the first of them nobody knows, if not nil
 	report Recovery
 
 	listed     int   // entries of the kernel's IMA list that were journaled
@@ -48,12 +50,12 @@ type Extender struct {
 
 // Recovery is what was found when the journal was opened.
 type Recovery struct {
-	Records int    // in the journal
-	Behind  int    // of them, extended only now
-	Torn    int    // bytes of a record that was never whole, cut off
-	Foreign string // registers that others extended, or ""
-	Damaged string // where a journal that could not be believed was put aside, or ""
-	Reason  string // why it could not
+	Records int    `json:"records"`           // in the journal
+	Behind  int    `json:"behind"`            // of them, extended only now
+	Torn    int    `json:"torn"`              // bytes of a record that was never whole, cut off
+	Foreign string `json:"foreign,omitempty"` // registers that others extended, or ""
+	Damaged string `json:"damaged,omitempty"` // where a journal that could not be believed was put aside, or ""
+	Reason  string `json:"reason,omitempty"`  // why it could not
 }
 
 // OpenExtender opens the journal at the path, or makes one, holds it against the
@@ -155,7 +157,7 @@ func openExtender(ctx context.Context, device rtmr.Device, path string, each fun
 			journal.Close()
 		}
 	}()
-	e := &Extender{device: device, journal: journal, values: make(map[rtmr.Register]bank), ours: make(map[rtmr.Register]bool)}
+	e := &Extender{device: device, journal: journal, mu: newLock(), values: make(map[rtmr.Register]bank), ours: make(map[rtmr.Register]bool)}
 	e.report.Records, e.report.Torn = found.records, len(torn)
 	if err := e.begin(found, live, torn); err != nil {
 		return nil, err
@@ -165,6 +167,7 @@ func openExtender(ctx context.Context, device rtmr.Device, path string, each fun
 		return nil, err
 	}
 	ok = true
+	e.publish()
 	return e, nil
 }
 
@@ -269,7 +272,7 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 		}
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if len(batch) == 0 && then != nil {
 		then()
 	}
@@ -295,6 +298,7 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 		if journaled == len(batch) && then != nil {
 			then()
 		}
+		e.publish()
 	}
 }
 
@@ -311,14 +315,14 @@ func registersOf(batch []rtmr.Measurement) (registers []rtmr.Register) {
 // followed says how much of the kernel's list was journaled before.
 func (e *Extender) followed(entries int, size int64) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	e.listed, e.listedSize = entries, size
 }
 
 // CatchUp extends what is in the journal and not in the registers.
 func (e *Extender) CatchUp(ctx context.Context) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	return e.catchUp(ctx)
 }
 
@@ -438,7 +442,7 @@ func (e *Extender) Note(kind string, about any) error {
 		return err
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	fault.Point("note.before")
 	defer fault.Point("note.after")
 	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}})

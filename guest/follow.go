@@ -125,12 +125,15 @@ func (l *List) Next(n int) (batch []rtmr.Measurement, err error) {
 		}
 		before := len(l.trail)
 		batch, err = l.read(n)
-		if !l.trimmed() {
+		trimmed, unknown := l.trimmed()
+		if !trimmed && unknown == nil {
 			break
 		}
 		l.Close() // what was read may be of another place in the list
 		l.trail = l.trail[:before]
-		batch, err = nil, nil
+		if batch, err = nil, unknown; unknown != nil {
+			break
+		}
 	}
 	if len(batch) == 0 && l.staged {
 		l.Close()
@@ -223,7 +226,7 @@ func (l *List) resume() (found bool, err error) {
 
 // search finds the place in a list of which it is not known what it lost.
 func (l *List) search() error {
-	keys, err := l.keys()
+	keys, alike, err := l.keys()
 	if err != nil {
 		return err
 	}
@@ -231,23 +234,27 @@ func (l *List) search() error {
 		return err
 	}
 	unique := false
-	if l.skip, unique = l.trail.overlap(keys); unique || l.gap == len(l.trail) {
+	l.skip, unique = l.trail.overlap(keys)
+	if unique && (l.skip > alike || l.skip == len(l.trail)) || l.gap == len(l.trail) {
 		return nil
 	}
 	l.gap = len(l.trail)
 	return &Gap{l.gap}
 }
 
-// keys reads the list to its end for now.
-func (l *List) keys() (keys Trail, err error) {
+// keys reads the list to its end for now, and counts the violations at its head.
+func (l *List) keys() (keys Trail, alike int, err error) {
 	if err := l.start(0, 0); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var e ima.Entry
 	for {
 		record, err := l.next(&e)
 		if err != nil || record == nil {
-			return keys, err
+			return keys, alike, err
+		}
+		if e.Violation() && alike == len(keys) {
+			alike++
 		}
 		keys.Add(&e)
 	}
@@ -255,8 +262,8 @@ func (l *List) keys() (keys Trail, err error) {
 
 // overlap returns how many of the keys' first are the trail's last. A list loses
 // entries at its head alone, so whatever the trail has after one of the list's
-// entries is in the list. Where there is more than one such number (violations of
-// one file look alike), it is the largest, and not unique.
+// entries is in the list; unless that only looks like it, as a violation may. Where
+// there is more than one such number, it is the largest, and not unique.
 func (t Trail) overlap(keys Trail) (n int, unique bool) {
 	for k := min(len(t), len(keys)); k > 0; k-- {
 		if !slices.Equal(t[len(t)-k:], keys[:k]) {
@@ -290,7 +297,11 @@ func (l *List) read(n int) (batch []rtmr.Measurement, err error) {
 		}
 		l.trail.Add(e)
 		l.raw = append(l.raw, record...)
-		batch = append(batch, rtmr.Measurement{Register: e.Register(), Digests: digestsOf(e, l.banks), Entry: e})
+		m := rtmr.Measurement{Entry: e, NoAction: true}
+		if r, ok := e.Register(); ok {
+			m = rtmr.Measurement{Register: r, Digests: digestsOf(e, l.banks), Entry: e}
+		}
+		batch = append(batch, m)
 	}
 	return batch, nil
 }
@@ -333,17 +344,17 @@ func (l *List) next(e *ima.Entry) (record []byte, err error) {
 // trimmed reports whether the list begins with another entry than what is open did.
 // Its length tells nothing, as it grows meanwhile. A kernel lets nobody trim what is
 // open; a list that is no kernel's may be another one by now.
-func (l *List) trimmed() bool {
+func (l *List) trimmed() (bool, error) {
 	if l.files == nil || l.place.head == nil {
-		return false
+		return false, nil
 	}
 	file, err := os.Open(l.files[l.now].Name())
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer file.Close()
 	head, err := headOf(file)
-	return err == nil && !bytes.HasPrefix(head, l.place.head)
+	return err == nil && !bytes.HasPrefix(head, l.place.head), err
 }
 
 // headSize is how much of a list's beginning is compared: some dozen entries.

@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"tallystick/guest/internal/fault"
+	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -65,6 +67,7 @@ type Config struct {
 	Alive func()
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
+	About  About // for Status
 	Log    *slog.Logger
 }
 
@@ -81,13 +84,16 @@ type Helper struct {
 	kernelExtends bool
 
 	started time.Time
-	proving sync.Mutex // one piece of evidence at a time
+	proving lock // one piece of evidence at a time
+	proofs  proofs
+	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
 	mu     sync.Mutex
-	last   error // why the last try failed; nil once one did not
+	last   error  // why the last try failed; nil once one did not
+	fault  *Fault // the last
 	// missing are registers that the list names and the device does not have.
 	missing []rtmr.Register
 
@@ -99,7 +105,7 @@ type Helper struct {
 func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
 	cfg.complete()
 	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
-	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now()}
+	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now(), proving: newLock()}
 	defer func() {
 		if err != nil {
 			h.Close()
@@ -204,6 +210,9 @@ func (h *Helper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.tellHeadless(first); err != nil {
+		return err
+	}
 	delivered, err := h.past.delivered(ctx, &h.cfg)
 	if err != nil {
 		return err
@@ -214,6 +223,16 @@ func (h *Helper) begin(ctx context.Context) error {
 	h.past = nil
 	h.extender.followed(len(delivered), h.follower.spool.size)
 	return nil
+}
+
+// tellHeadless journals that the list was trimmed before any helper read it.
+func (h *Helper) tellHeadless(first *ima.Entry) error {
+	if _, ok := first.BootAggregate(); ok || h.past.skipped > 0 || len(h.past.trail) > 0 {
+		return nil
+	}
+	text := "the IMA list does not begin with boot_aggregate: it was trimmed before it was read"
+	h.cfg.Log.Error("measurements are missing", "error", text)
+	return h.extender.Note("gap", map[string]any{"after": 0, "text": text})
 }
 
 // following returns what follows the list, or nil.
@@ -241,6 +260,7 @@ const retry = 500 * time.Millisecond
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
+	h.lag.began()
 	for {
 		h.cfg.Alive()
 		more, err := h.step(ctx, &p)
@@ -250,9 +270,11 @@ func (h *Helper) Run(ctx context.Context) error {
 				return err
 			}
 		case !more:
+			h.lag.ended()
 			if err := h.cfg.Wake.Wait(ctx); err != nil {
 				return err
 			}
+			h.lag.began()
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
@@ -387,7 +409,7 @@ func (h *Helper) place(r rtmr.Register) rtmr.Register {
 // it, the measurement extends nothing, and stands in the journal as such.
 func (h *Helper) placed(m rtmr.Measurement) rtmr.Measurement {
 	if m.NoAction {
-		return m // the kernel's own PCR is none, either
+		return m
 	}
 	place := h.place(m.Register)
 	info, ok := h.description(place)
@@ -419,7 +441,7 @@ func (h *Helper) missed(r rtmr.Register) {
 func (h *Helper) failed(what string, err error) error {
 	h.mu.Lock()
 	news := h.last == nil || h.last.Error() != err.Error()
-	h.last = err
+	h.last, h.fault = err, &Fault{err.Error(), time.Now()}
 	h.mu.Unlock()
 	if news {
 		h.cfg.Log.Error("cannot "+what+", and tries again", "error", err)
@@ -440,11 +462,12 @@ func (h *Helper) succeeded() {
 var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
-// reports whether it was extended now, or had been before.
+// reports whether it was extended now, or had been before. With an error, now says that
+// the measurement is in the journal, and is extended before anything that comes later.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
-		return false, fmt.Errorf("%s: %w", r, rtmr.ErrNotSupported)
+		return false, fmt.Errorf("%s: %w: the device has %s", r, rtmr.ErrNotSupported, h.writable())
 	}
 	m, err := app.measurement(r, kind, info.Banks)
 	if err != nil {
@@ -452,9 +475,13 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	}
 	h.keysMu.Lock()
 	defer h.keysMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err // who asked is gone, and nothing was done
+	}
+	ctx = context.WithoutCancel(ctx) // what is journaled is extended, whoever waits for it
 	if before, used := h.keys[app.Key]; used && app.Key != "" {
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
-			return false, fmt.Errorf("key %q: %w", app.Key, ErrKeyUsed)
+			return false, ErrKeyUsed // which key is nobody else's business
 		}
 		return false, h.extender.CatchUp(ctx)
 	}
@@ -465,6 +492,18 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	}
 	fault.Point("key.after")
 	return n == 1, err
+}
+
+// writable are the registers that can be extended, for people.
+func (h *Helper) writable() string {
+	var names []string
+	for _, r := range writable(h.cfg.Device) {
+		names = append(names, r.String())
+	}
+	if len(names) > 4 {
+		names = []string{names[0], "..", names[len(names)-1]}
+	}
+	return strings.Join(names, " ")
 }
 
 func (h *Helper) description(r rtmr.Register) (rtmr.RegisterInfo, bool) {

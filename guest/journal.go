@@ -31,6 +31,7 @@ type Journal struct {
 	size     int64        // of the records in the file
 	reserved int64        // up to where the file system has promised room
 	err      error        // why nothing can be appended any more
+	counts   Counts
 }
 
 var (
@@ -120,6 +121,7 @@ func (j *Journal) read(each func(rtmr.Measurement) error) (torn []byte, err erro
 			return nil, err
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
+		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err
 		}
@@ -165,6 +167,9 @@ func (j *Journal) Append(batch []rtmr.Measurement) error {
 		return j.err
 	}
 	j.size += int64(n)
+	for _, m := range batch {
+		j.counts.add(m)
+	}
 	return nil
 }
 

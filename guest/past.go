@@ -19,7 +19,8 @@ type past struct {
 	skipped int                         // entries of the kernel's list that count as extended and are not in it,
 	trail   Trail                       // and those after them that are
 	events  int                         // of the firmware's log
-	own     map[string]bool             // types of own events
+	own     map[string]bool             // types of own events,
+	ownDone bool                        // which are all
 	lost    bool                        // a journal of this boot was lost
 	over    *takeover                   // what has to be found out
 	keys    map[string]rtmr.Measurement // of applications' measurements
@@ -49,11 +50,20 @@ func (p *past) add(m rtmr.Measurement) {
 
 // note takes a note. One of a takeover says where the entries behind it begin.
 func (p *past) note(data []byte) {
-	var t takeover
-	text, ok := bytes.CutPrefix(data, []byte(noteMagic+takenOver+"\x00"))
-	if ok && json.Unmarshal(text, &t) == nil {
-		p.skipped, p.trail = t.Entries, nil
-		p.lost = p.lost || t.Lost
+	text, ok := bytes.CutPrefix(data, []byte(noteMagic))
+	if !ok {
+		return
+	}
+	kind, about, _ := bytes.Cut(text, []byte{0})
+	switch string(kind) {
+	case ownDone:
+		p.ownDone = true
+	case takenOver:
+		var t takeover
+		if json.Unmarshal(about, &t) == nil {
+			p.skipped, p.trail = t.Entries, nil
+			p.lost = p.lost || t.Lost
+		}
 	}
 }
 

@@ -98,12 +98,12 @@ func TestServer(t *testing.T) {
 		{"no digest", "POST", "/v1/extend", request("rtmr3", "container", &guest.App{}), 400, "0 digests"},
 		{"no type", "POST", "/v1/extend", request("rtmr3", "", app), 400, `type \"\"`},
 		{"an unknown member", "POST", "/v1/extend", `{"registre":"rtmr3"}`, 400, "registre"},
-		{"a body without end", "POST", "/v1/extend", `{"type":"` + strings.Repeat("x", 1<<20), 400, "too large"},
+		{"a body without end", "POST", "/v1/extend", `{"type":"` + strings.Repeat("x", 1<<20), 413, "a request of more than 65536 bytes"},
 		{"no JSON", "POST", "/v1/extend", "x", 400, "invalid character"},
 		{"another method", "GET", "/v1/extend", "", 405, ""},
 		{"another path", "GET", "/v2/extend", "", 404, ""},
 		{"the status", "GET", "/v1/status", "", 200, `"journal":`},
-		{"metrics", "GET", "/metrics", "", 200, "\ntallystick_behind 0\n"},
+		{"metrics", "GET", "/metrics", "", 200, "\ntallystick_behind_measurements 0\n"},
 	} {
 		code, answer := ask(t, client, c.method, c.path, c.body)
 		if code != c.code || !strings.Contains(answer, c.want) {

@@ -11,6 +11,9 @@ const (
 	maxName = 4096     // a template's name; custom formats reach some 100 bytes
 	maxData = 16 << 20 // an entry's template data; signatures and buffers reach some 100 KB
 	maxPCR  = rtmr.NumPCRs - 1
+	// maxColumn is the largest PCR that a policy's rule may name (ima_policy.c,
+	// INVALID_PCR). Above maxPCR no TPM has one, and nothing is extended.
+	maxColumn = 63
 )
 
 // Layout is what a list does not say of itself and its content shows: the
@@ -112,8 +115,8 @@ func (l layout) parse(b []byte, e *Entry) (n int, f *fault) {
 		return 0, nil
 	}
 	e.pcr = l.order.uint32(b)
-	if e.pcr > maxPCR {
-		return 0, &fault{0, "PCR index", uint64(e.pcr), "0 to 23"}
+	if e.pcr > maxColumn {
+		return 0, &fault{0, "PCR index", uint64(e.pcr), "0 to 63"}
 	}
 	nameLen := l.order.uint32(b[nameAt-4:])
 	if nameLen == 0 || nameLen > maxName {

@@ -18,11 +18,9 @@ func (l Layout) ParseRecord(b []byte, e *Entry) (n int, err error) {
 	return n, nil
 }
 
-// Register returns the register of the list's PCR column.
-func (e *Entry) Register() rtmr.Register {
-	r, _ := rtmr.PCR(e.pcr).Register() // parse lets no other pass
-	return r
-}
+// Register returns the register of the list's PCR column; ok is false above PCR 23,
+// where the entry extended nothing.
+func (e *Entry) Register() (r rtmr.Register, ok bool) { return rtmr.PCR(e.pcr).Register() }
 
 // AppendExtended appends what a mainline kernel extends a bank with for the entry,
 // if it has the bank's hash: the template hash, and 0xFF for a violation.

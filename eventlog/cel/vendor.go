@@ -117,9 +117,12 @@ func (c foreign) detail() string {
 	return shortHex(c.value)
 }
 
-// application reports whether this is an application's measurement through the
-// guest helper, whose digest is of its data (package guest, App).
-func (c foreign) application() bool { return strings.HasPrefix(c.name, "app:") }
+// application reports whether this is an application's measurement through the guest
+// helper, or one of the helper's own, whose digest is of its data (package guest, App
+// and OwnEvent).
+func (c foreign) application() bool {
+	return strings.HasPrefix(c.name, "app:") || strings.HasPrefix(c.name, "own:")
+}
 
 func (c foreign) verify(d rtmr.Digest) (rtmr.Check, []byte) {
 	if c.name == eventlog.AAELType {
