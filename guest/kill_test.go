@@ -183,7 +183,7 @@ func kills() int {
 	if n, err := strconv.Atoi(os.Getenv(envKills)); err == nil {
 		return n
 	}
-	return 200
+	return 120
 }
 
 // points are the names of the fault points, as the source has them.
@@ -608,6 +608,9 @@ func (r *round) finish() {
 				r.Errorf("%s %s holds %s, the journal folds to %s", a, reg, live[a][reg], value)
 			}
 		}
+	}
+	if copied, err := os.ReadFile(filepath.Join(r.dir, "ima.list")); err != nil || !bytes.Equal(copied, r.list.content) {
+		r.Errorf("the copy of the list has %d bytes, and the list had %d: %v", len(copied), len(r.list.content), err)
 	}
 	if want := bootEvents(r.T); r.kind == "bpf" && j.boot != want {
 		r.Errorf("%d events of the boot log in the journal, want %d", j.boot, want)
