@@ -353,6 +353,9 @@ type round struct {
 	from  rtmr.Values
 	after map[string]int
 	least int // entries that were extended for certain
+	// history is at what point each child died, or "" for another moment; and what
+	// was done to its files before.
+	history []string
 	// damaged says that a journal was, so that the next one does not have all.
 	damaged bool
 }
@@ -501,6 +504,7 @@ func (r *round) damage(j journaledRound) {
 		r.Fatal(err)
 	}
 	defer f.Close()
+	r.history = append(r.history, "damage")
 	b := make([]byte, 1)
 	if _, err := f.ReadAt(b, j.lastData); err != nil {
 		r.Fatal(err)
@@ -532,9 +536,12 @@ func (r *round) kill(point string) {
 		r.Fatalf("the child ended by itself: %v: %s", cmd.ProcessState, rest)
 	}
 	r.deaths++
-	if name, err := os.ReadFile(hit); err == nil {
+	name, err := os.ReadFile(hit)
+	at := strings.TrimSpace(string(name))
+	r.history = append(r.history, at)
+	if err == nil {
 		r.atPoints++
-		r.hits[strings.TrimSpace(string(name))]++
+		r.hits[at]++
 	}
 }
 
@@ -652,7 +659,7 @@ func (r *round) extended() int {
 	}
 	n, ok := r.after[text(value, info.Banks)]
 	if !ok {
-		r.Fatalf("%s is what no number of the list's entries comes to: after %d kills, the last time %d were extended", reg, r.deaths, r.least)
+		r.Fatalf("%s is what no number of the list's entries comes to; the last time %d were extended; deaths: %q", reg, r.least, r.history)
 	}
 	if n < r.least {
 		r.Fatalf("%d entries were extended, and before that %d", n, r.least)
