@@ -155,12 +155,17 @@ func (g *machine) startTPM() {
 // ok reports whether a program ends well.
 func (g *machine) ok(args ...string) bool { return g.Exec(lab.Command{Args: args}).Status == 0 }
 
-// until waits for a condition.
+// until waits for a condition, a minute at most.
 func (g *machine) until(what string, true func() bool) {
 	g.t.Helper()
+	g.within(time.Minute, what, true)
+}
+
+func (g *machine) within(limit time.Duration, what string, true func() bool) {
+	g.t.Helper()
 	for began := time.Now(); !true(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(began) > time.Minute {
-			g.t.Fatalf("%s: not in a minute", what)
+		if time.Since(began) > limit {
+			g.t.Fatalf("%s: not in %v", what, limit)
 		}
 	}
 }

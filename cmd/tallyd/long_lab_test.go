@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"tallystick/lab"
 )
@@ -24,25 +25,31 @@ func TestLabLong(t *testing.T) {
 		Files: map[string][]byte{"/lab/bin/tallyd": lab.Build(t, "./cmd/tallyd")}}.Start(t)
 	t.Logf("%s, %d entries before a policy is loaded", g.Release(), g.count())
 	for i := range 3 {
-		t.Logf("ready after %d0 ms", g.ready(i))
+		t.Logf("a service is ready %d0 ms after its start", g.ready(i))
 	}
 	g.Shell("echo 'measure func=FILE_CHECK mask=MAY_READ uid=0' > " + lab.IMADir + "policy")
 	for g.count() < entries {
 		g.Shell("i=0; while [ $i -lt 5000 ]; do echo $i $$ > /tmp/f; read x < /tmp/f; i=$((i+1)); done")
 	}
 	size := len(g.Get(lab.IMAList))
-	for i := range 3 {
+	for i := range 2 {
 		began := g.now()
 		g.Shell("dd if=" + lab.IMAList + " of=/dev/null bs=4k 2>/dev/null")
 		kernel := g.now() - began
 		began = g.now()
 		s := g.start(long(i))
-		s.until("it caught up", func() bool { return s.status().IMA >= entries })
+		s.within(15*time.Minute, "it caught up", func() bool {
+			g.Run("sleep", "1") // rather than take the processor from it
+			return s.status().IMA >= entries
+		})
 		service := g.now() - began
 		hwm := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindStringSubmatch(string(g.Get("/proc/" + s.pid() + "/status")))
 		t.Logf("%d entries, %d bytes: the kernel gives them, 4 KiB at a time, in %d0 ms, the service extended them in %d0 ms, VmHWM %s kB",
 			g.count(), size, kernel, service, hwm[1])
 		s.check()
+		s.Run(s.ask("evidence", "--nonce", "00", "-o", "/tmp/evidence")...)
+		hwm = regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindStringSubmatch(string(g.Get("/proc/" + s.pid() + "/status")))
+		t.Logf("after evidence VmHWM %s kB", hwm[1])
 		s.stop()
 	}
 	g.Stop()
@@ -70,7 +77,7 @@ func (g *machine) ready(i int) int {
 	s.state += "-empty"
 	out := g.Shell(fmt.Sprintf(`read began x < /proc/uptime
 tallyd run --device bpf --pins /sys/fs/bpf/empty%d --state %s & pid=$!
-while [ ! -S %s/tallyd.sock ]; do :; done
+while [ ! -S %s/tallyd.sock ]; do usleep 5000; done
 read ended x < /proc/uptime
 kill $pid; wait $pid 2>/dev/null
 echo $began $ended`, i, s.state, s.state))
