@@ -16,6 +16,7 @@ import (
 
 	"tallystick/bpf"
 	"tallystick/evidence"
+	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
 
@@ -250,6 +251,7 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 	if err != nil {
 		return nil, err
 	}
+	fault.Point("base.before")
 	if e.journal, err = newJournal(o.path, first); err != nil {
 		return nil, err
 	}
@@ -257,6 +259,7 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 		e.journal.Close()
 		return nil, err
 	}
+	fault.Point("base.after")
 	e.start = b
 	for _, reg := range b.names() {
 		e.registers[reg] = &state{value: bankOf(live, reg)}
@@ -473,7 +476,9 @@ type batcher interface {
 func (e *Extender) ask(ctx context.Context, reg rtmr.Register, s *state) error {
 	device, ok := e.device.(batcher)
 	if !ok || len(s.behind) == 1 {
+		fault.Point("extend.before")
 		err := e.device.Extend(ctx, reg, s.behind[0])
+		fault.Point("extend.after")
 		if err == nil {
 			s.extended(1)
 		}
@@ -483,7 +488,9 @@ func (e *Extender) ask(ctx context.Context, reg rtmr.Register, s *state) error {
 	for i, digests := range s.behind {
 		batch[i] = bpf.Entry{Register: reg, Digests: digests}
 	}
+	fault.Point("batch.before")
 	done, err := device.ExtendBatch(ctx, batch)
+	fault.Point("batch.after")
 	s.extended(done)
 	return err
 }
@@ -505,6 +512,7 @@ func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (don
 	if err != nil {
 		return false, errors.Join(s.doubt, err)
 	}
+	fault.Point("settle.read")
 	now := bankOf(live, reg)
 	after := s.value.extended(s.behind[0])
 	switch {
@@ -533,6 +541,8 @@ func (e *Extender) Note(kind string, about any) error {
 	}
 	e.mu.Lock()
 	defer e.unlock()
+	fault.Point("note.before")
+	defer fault.Point("note.after")
 	err = e.journal.Append([]rtmr.Measurement{m})
 	if err == nil {
 		e.notes[kind] = true

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -195,7 +196,9 @@ func (h *Helper) measureBoot(ctx context.Context, p *past) (err error) {
 	case h.cfg.FirmwareLog == nil && len(h.cfg.Own) > 0:
 		return h.measureOwn(ctx, p)
 	}
+	fault.Point("mirror.before")
 	_, err = h.extender.Extend(ctx, batch...)
+	fault.Point("mirror.after")
 	return err
 }
 
@@ -378,7 +381,9 @@ func (h *Helper) tellGap(p *pending) error {
 	if p.gap == nil {
 		return nil
 	}
+	fault.Point("gap.before")
 	err := h.extender.Note("gap", map[string]any{"after": p.gap.After, "text": p.gap.Error()})
+	fault.Point("gap.after")
 	if err == nil {
 		h.cfg.Log.Error("measurements may be missing", "error", p.gap)
 		p.gap = nil
@@ -499,9 +504,11 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		return false, h.extender.CatchUp(ctx)
 	}
 	n, err := h.extender.Extend(ctx, m)
+	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
 	}
+	fault.Point("key.after")
 	return n == 1, err
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tallystick/eventlog/cel"
+	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
 
@@ -147,12 +148,15 @@ func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 // that is not "", before.
 func (j *Journal) install(aside string) error {
 	if aside != "" {
+		fault.Point("aside.before")
+		defer fault.Point("aside.after")
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err := os.Link(j.path, aside); err != nil {
 			return err
 		}
+		fault.Point("aside.linked")
 	}
 	return os.Rename(j.path+".new", j.path)
 }
@@ -185,6 +189,8 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 
 // cut takes away what is behind the last whole record.
 func (j *Journal) cut() error {
+	fault.Point("cut.before")
+	defer fault.Point("cut.after")
 	j.reserved = j.size
 	return j.file.Truncate(j.size)
 }
@@ -240,7 +246,10 @@ func (j *Journal) write(batch []rtmr.Measurement) error {
 			return &RecordError{i, err}
 		}
 	}
+	fault.Point("append.before")
+	fault.Torn("append.torn", j.file, j.batch.Bytes(), j.size)
 	n, err := j.file.WriteAt(j.batch.Bytes(), j.size)
+	fault.Point("append.after")
 	if err != nil {
 		return full(fmt.Errorf("%d of %d bytes written: %w", n, j.batch.Len(), err))
 	}
@@ -280,6 +289,8 @@ func (j *Journal) reserve(n int64) error {
 		return nil
 	}
 	want := max(n, reserve)
+	fault.Point("reserve.before")
+	defer fault.Point("reserve.after")
 	err := j.fallocate(want)
 	if err == unix.ENOSPC && want > n {
 		want = n

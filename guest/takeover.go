@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -78,10 +79,12 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 	if t == nil {
 		return nil
 	}
+	fault.Point("takeover.before")
 	w, err := h.walk(ctx, p.trail, t)
 	if err != nil {
 		return err
 	}
+	fault.Point("takeover.walked")
 	switch {
 	case w.proven >= 0:
 		t.Proven, t.Entries = true, w.proven
