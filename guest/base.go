@@ -5,7 +5,6 @@ package guest
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
 
 	"tallystick/evidence"
 	"tallystick/rtmr"
@@ -44,17 +43,7 @@ func (b *base) add(reg rtmr.Register, value bank) {
 }
 
 // names are the registers of which the base tells.
-func (b *base) names() (registers []rtmr.Register) {
-	for _, values := range b.Registers {
-		for reg := range values {
-			if !slices.Contains(registers, reg) {
-				registers = append(registers, reg)
-			}
-		}
-	}
-	slices.SortFunc(registers, rtmr.Register.Compare)
-	return registers
-}
+func (b *base) names() []rtmr.Register { return (*evidence.Base)(b).Names() }
 
 // noteMagic begins a note's event data.
 const noteMagic = "Tallystick Note\x00"

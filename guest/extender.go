@@ -16,6 +16,7 @@ import (
 
 	"tallystick/bpf"
 	"tallystick/evidence"
+	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
 
@@ -34,7 +35,7 @@ type Extender struct {
 	folder  *os.File // locked
 	start   base     // the journal's first record
 	notes   map[string]bool
-	lost    *recovery // what the last journal that was put aside is believed to say
+	lost    *recovery // what is believed of the journals that were put aside
 
 	mu        lock
 	now       atomic.Pointer[progress] // what Status tells while the lock is held
@@ -117,11 +118,13 @@ type opening struct {
 	each   func(rtmr.Measurement)
 	here   origin
 	found  *recovery // in the journal
-	lost   *recovery // in the last of those that were put aside before
+	lost   *recovery // in those that were put aside
 }
 
 // damage is why a journal cannot be believed.
 type damage struct{ error }
+
+func (d damage) Unwrap() error { return d.error }
 
 func (o *opening) open(ctx context.Context) (*Extender, error) {
 	var err error
@@ -168,21 +171,39 @@ func (o *opening) record(m rtmr.Measurement) error {
 	}
 	if o.found.records == 1 {
 		for _, aside := range o.found.start.Damaged {
-			o.lost = newRecovery(o.here, nil)
-			err := readAside(inFolder(o.path, aside.Name), func(m rtmr.Measurement) error {
-				err := o.lost.add(m)
-				if err == nil {
-					o.each(m)
-				}
-				return err
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := o.aside(inFolder(o.path, aside.Name)); err != nil {
 				return err
 			}
 		}
 	}
 	o.each(m)
 	return nil
+}
+
+// aside takes a journal that was put aside, as far as it can be believed.
+func (o *opening) aside(path string) error {
+	r := newRecovery(o.here, nil)
+	err := readAside(path, func(m rtmr.Measurement) error {
+		err := r.add(m)
+		if err == nil {
+			o.each(m)
+		}
+		return err
+	})
+	o.lose(r)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// lose remembers what a journal said that was put aside. Where it does not say what was
+// taken over from the one before it, nothing of the kernel's list was extended in its
+// time, and that one is what to go on from.
+func (o *opening) lose(r *recovery) {
+	if o.lost == nil || r.notes[takenOver] {
+		o.lost = r
+	}
 }
 
 func (o *opening) extender(registers map[rtmr.Register]*state) *Extender {
@@ -226,7 +247,7 @@ func (o *opening) replace(ctx context.Context, cause error) (*Extender, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.lost = o.found
+	o.lose(o.found)
 	return o.begin(live, asideDamaged, cause)
 }
 
@@ -250,9 +271,15 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 	if err != nil {
 		return nil, err
 	}
-	if e.journal, err = createJournal(o.path, first, aside); err != nil {
+	fault.Point("base.before")
+	if e.journal, err = newJournal(o.path, first); err != nil {
 		return nil, err
 	}
+	if err := e.journal.install(aside); err != nil {
+		e.journal.Close()
+		return nil, err
+	}
+	fault.Point("base.after")
 	e.start = b
 	for _, reg := range b.names() {
 		e.registers[reg] = &state{value: bankOf(live, reg)}
@@ -469,7 +496,9 @@ type batcher interface {
 func (e *Extender) ask(ctx context.Context, reg rtmr.Register, s *state) error {
 	device, ok := e.device.(batcher)
 	if !ok || len(s.behind) == 1 {
+		fault.Point("extend.before")
 		err := e.device.Extend(ctx, reg, s.behind[0])
+		fault.Point("extend.after")
 		if err == nil {
 			s.extended(1)
 		}
@@ -479,7 +508,9 @@ func (e *Extender) ask(ctx context.Context, reg rtmr.Register, s *state) error {
 	for i, digests := range s.behind {
 		batch[i] = bpf.Entry{Register: reg, Digests: digests}
 	}
+	fault.Point("batch.before")
 	done, err := device.ExtendBatch(ctx, batch)
+	fault.Point("batch.after")
 	s.extended(done)
 	return err
 }
@@ -501,6 +532,7 @@ func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (don
 	if err != nil {
 		return false, errors.Join(s.doubt, err)
 	}
+	fault.Point("settle.read")
 	now := bankOf(live, reg)
 	after := s.value.extended(s.behind[0])
 	switch {
@@ -529,6 +561,8 @@ func (e *Extender) Note(kind string, about any) error {
 	}
 	e.mu.Lock()
 	defer e.unlock()
+	fault.Point("note.before")
+	defer fault.Point("note.after")
 	err = e.journal.Append([]rtmr.Measurement{m})
 	if err == nil {
 		e.notes[kind] = true
@@ -541,6 +575,30 @@ func (e *Extender) noted(kind string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.notes[kind]
+}
+
+// young reports whether the journal has nothing but its first record.
+func (e *Extender) young() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.journal.counts.Records == 1
+}
+
+// adopt takes another journal in the place of one that has nothing but its first record:
+// one that begins with the base, says what was taken over, and folds to what the
+// registers hold.
+func (e *Extender) adopt(j *Journal, start base, registers []rtmr.Register) error {
+	e.mu.Lock()
+	defer e.unlock()
+	if err := j.install(""); err != nil {
+		return err
+	}
+	e.journal.Close()
+	e.journal, e.start, e.notes[takenOver] = j, start, true
+	for _, reg := range registers {
+		e.registers[reg].ours = true
+	}
+	return nil
 }
 
 // Close lets go of the journal and the device's registers, which stay.

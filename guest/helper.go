@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tallystick/evidence"
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -198,7 +199,9 @@ func (h *Helper) measureBoot(ctx context.Context, p *past) (err error) {
 	case h.cfg.FirmwareLog == nil && len(h.cfg.Own) > 0:
 		return h.measureOwn(ctx, p)
 	}
+	fault.Point("mirror.before")
 	_, err = h.extender.Extend(ctx, batch...)
+	fault.Point("mirror.after")
 	return err
 }
 
@@ -360,11 +363,14 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 		if len(p.batch) == 0 {
 			*p = pending{}
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return false, h.failed("extend", err)
 		}
 	}
 	*p = pending{}
+	if err := ctx.Err(); err != nil {
+		return false, err // what is behind, whoever opens the journal next extends
+	}
 	if behind != nil {
 		return more, h.failed("extend", behind)
 	}
@@ -417,7 +423,9 @@ func (h *Helper) tellGap(ctx context.Context, p *pending) error {
 	if p.gap == nil {
 		return nil
 	}
+	fault.Point("gap.before")
 	n, err := h.extender.Extend(ctx, h.incident(evidence.GapType, gapData{p.gap.After, p.gap.Error()}))
+	fault.Point("gap.after")
 	if n == 1 {
 		h.cfg.Log.Error("measurements may be missing", "error", p.gap)
 		p.gap = nil
@@ -555,12 +563,14 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		return false, h.extender.CatchUp(ctx)
 	}
 	n, err := h.extender.Extend(ctx, m)
+	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
 		if errors.Is(err, rtmr.ErrUnknown) {
 			h.doubtful[app.Key] = err
 		}
 	}
+	fault.Point("key.after")
 	return n == 1, err
 }
 

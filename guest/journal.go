@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tallystick/eventlog/cel"
+	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
 
@@ -127,33 +128,37 @@ func openJournal(path string, each func(rtmr.Measurement) error) (j *Journal, to
 	return j, torn, nil
 }
 
-// createJournal begins a journal at the path. One that is there gets the name aside,
-// if that is not "", at the same moment.
-func createJournal(path string, first rtmr.Measurement, aside string) (j *Journal, err error) {
+// newJournal begins a journal that is to come to the path, and is not there before it
+// is installed.
+func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 	file, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			j = nil
-		}
-	}()
-	j = &Journal{path: path, file: file}
+	j := &Journal{path: path, file: file}
 	j.w = cel.NewWriter(&j.batch, cel.TLV)
 	if err := j.Append([]rtmr.Measurement{first}); err != nil {
+		file.Close()
 		return nil, err
 	}
+	return j, nil
+}
+
+// install has the journal come to its path. One that is there gets the name aside, if
+// that is not "", before.
+func (j *Journal) install(aside string) error {
 	if aside != "" {
+		fault.Point("aside.before")
+		defer fault.Point("aside.after")
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return err
 		}
-		if err := os.Link(path, aside); err != nil {
-			return nil, err
+		if err := os.Link(j.path, aside); err != nil {
+			return err
 		}
+		fault.Point("aside.linked")
 	}
-	return j, os.Rename(path+".new", path)
+	return os.Rename(j.path+".new", j.path)
 }
 
 // read takes up to size bytes for the journal's: it calls each for the records, has
@@ -184,6 +189,8 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 
 // cut takes away what is behind the last whole record.
 func (j *Journal) cut() error {
+	fault.Point("cut.before")
+	defer fault.Point("cut.after")
 	j.reserved = j.size
 	return j.file.Truncate(j.size)
 }
@@ -239,7 +246,10 @@ func (j *Journal) write(batch []rtmr.Measurement) error {
 			return &RecordError{i, err}
 		}
 	}
+	fault.Point("append.before")
+	fault.Torn("append.torn", j.file, j.batch.Bytes(), j.size)
 	n, err := j.file.WriteAt(j.batch.Bytes(), j.size)
+	fault.Point("append.after")
 	if err != nil {
 		return full(fmt.Errorf("%d of %d bytes written: %w", n, j.batch.Len(), err))
 	}
@@ -279,6 +289,8 @@ func (j *Journal) reserve(n int64) error {
 		return nil
 	}
 	want := max(n, reserve)
+	fault.Point("reserve.before")
+	defer fault.Point("reserve.after")
 	err := j.fallocate(want)
 	if err == unix.ENOSPC && want > n {
 		want = n

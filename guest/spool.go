@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -76,7 +77,9 @@ func (s *spool) place() (p place, err error) {
 // append appends records, all or none: what of them a full file system took is
 // written over by the next.
 func (s *spool) append(records []byte) error {
+	fault.Torn("copy.torn", s.file, records, s.size)
 	_, err := s.file.WriteAt(records, s.size)
+	fault.Point("copy.after")
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrJournalFull, err)
 	}

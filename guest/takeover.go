@@ -11,9 +11,7 @@ import (
 	"os"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
-	"tallystick/eventlog/cel"
+	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -22,7 +20,7 @@ import (
 // takenOver is a note's kind, and takeover what it says: so many entries of the
 // kernel's list count as extended, by helpers of which the journal does not tell; and
 // whether they lead to what the registers held.
-const takenOver = "taken over"
+const takenOver = "taken-over"
 
 type takeover struct {
 	Entries int    `json:"entries"`
@@ -81,14 +79,16 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 	if t == nil {
 		return nil
 	}
+	fault.Point("takeover.before")
 	w, err := h.walk(ctx, p.trail, t)
 	if err != nil {
 		return err
 	}
+	fault.Point("takeover.walked")
 	switch {
 	case w.proven >= 0:
 		t.Proven, t.Entries = true, w.proven
-		if h.extender.lost == nil {
+		if h.extender.lost == nil && h.extender.young() {
 			if done, err := h.rebuild(ctx, p, t, w.registers); done || err != nil {
 				return err
 			}
@@ -110,28 +110,30 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 // what the registers hold, as the helper that extended them had it; done is false if
 // they do not, in all registers. It takes the journal's place at once, and whole.
 func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []rtmr.Register) (done bool, err error) {
-	path := h.cfg.Journal + ".rebuilt"
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_CLOEXEC, 0o640)
+	start := h.extender.start
+	start.Registers = make(rtmr.Values)
+	for a, bank := range t.live {
+		start.Registers[a] = maps.Clone(bank)
+	}
+	values := make(map[rtmr.Register]bank)
+	for _, reg := range registers {
+		values[reg] = t.start(reg)
+		start.add(reg, t.start(reg))
+	}
+	first, err := start.measurement()
 	if err != nil {
 		return false, err
 	}
-	j := &Journal{path: h.cfg.Journal, file: file}
-	j.w = cel.NewWriter(&j.batch, cel.TLV)
+	j, err := newJournal(h.cfg.Journal, first)
+	if err != nil {
+		return false, err
+	}
 	defer func() {
 		if !done {
-			j.Close()
-			os.Remove(path)
+			err = errors.Join(err, j.Close(), os.Remove(h.cfg.Journal+".new"))
 		}
 	}()
-	b := h.extender.start
-	b.Registers = make(rtmr.Values)
-	for a, bank := range t.live {
-		b.Registers[a] = maps.Clone(bank)
-	}
-	for _, reg := range registers {
-		b.add(reg, t.start(reg))
-	}
-	values, trail, err := h.write(ctx, j, t, b, registers)
+	trail, err := h.write(ctx, j, t, values)
 	if err != nil {
 		return false, err
 	}
@@ -140,39 +142,29 @@ func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []
 			return false, nil
 		}
 	}
-	if err := os.Rename(path, h.cfg.Journal); err != nil {
+	if err := h.extender.adopt(j, start, registers); err != nil {
 		return false, err
 	}
-	h.extender.adopt(j, b, registers)
 	h.cfg.Log.Warn("the journal was made anew of entries of the IMA list that lead to the registers", "entries", t.Entries, "reason", t.Reason)
 	p.trail, p.over = trail, nil
 	return true, nil
 }
 
-// write journals what the boot left and the entries, and returns what these make of
-// the registers.
-func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, b base, registers []rtmr.Register) (values map[rtmr.Register]bank, trail Trail, err error) {
-	values = make(map[rtmr.Register]bank)
-	for _, reg := range registers {
-		values[reg] = t.start(reg)
-	}
-	first, err := b.measurement()
-	if err != nil {
-		return nil, nil, err
-	}
+// write journals the entries, and makes of the values what they make of the registers.
+func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, values map[rtmr.Register]bank) (trail Trail, err error) {
 	remark, err := noteOf(takenOver, takeover{Proven: true, Reason: t.Reason, Lost: t.Lost})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := j.Append([]rtmr.Measurement{first, remark}); err != nil {
-		return nil, nil, err
+	if err := j.Append([]rtmr.Measurement{remark}); err != nil {
+		return nil, err
 	}
 	list := OpenList(h.cfg.IMADir, h.banks(), nil)
 	defer list.Close()
 	for len(trail) < t.Entries {
 		batch, err := nextOf(ctx, list, min(maxBatch, t.Entries-len(trail)))
 		if err != nil || len(batch) == 0 {
-			return nil, nil, errors.Join(err, fmt.Errorf("the IMA list ends after %d of %d entries", len(trail), t.Entries))
+			return nil, errors.Join(err, fmt.Errorf("the IMA list ends after %d of %d entries", len(trail), t.Entries))
 		}
 		trail = append(trail, TrailOf(batch)...)
 		for i := range batch {
@@ -181,22 +173,10 @@ func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, b base, reg
 			}
 		}
 		if err := j.Append(batch); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	return values, trail, nil
-}
-
-// adopt takes another journal in the place of the one that there was, which says of
-// the registers what they hold.
-func (e *Extender) adopt(j *Journal, b base, registers []rtmr.Register) {
-	e.mu.Lock()
-	defer e.unlock()
-	e.journal.Close()
-	e.journal, e.start, e.notes[takenOver] = j, b, true
-	for _, reg := range registers {
-		e.registers[reg].ours = true
-	}
+	return trail, nil
 }
 
 // walked is what a walk over the kernel's list found.

@@ -173,7 +173,7 @@ func TestGapTold(t *testing.T) {
 	cfg.Wake = guest.Poll(time.Millisecond)
 	h := must(guest.New(ctx, cfg))(t)
 	defer h.Close()
-	fill(t, filepath.Join(dir, "fill"), 0)
+	fillUp(t, filepath.Join(dir, "fill"), 0)
 	exhaust(t, h)
 	k.set(join(listEntry(10, "/behind 1", false), listEntry(10, "/behind 2", false)))
 	running, stop := withTimeout(t, 20*time.Second)
@@ -210,8 +210,8 @@ func TestGapTold(t *testing.T) {
 	}
 }
 
-// fill takes a file system's room, but for so many bytes.
-func fill(t *testing.T, name string, left int) {
+// fillUp takes a file system's room, but for so many bytes.
+func fillUp(t *testing.T, name string, left int) {
 	t.Helper()
 	f, err := os.Create(name)
 	if err != nil {
@@ -245,7 +245,7 @@ func TestFullJournal(t *testing.T) {
 	woken := make(idler) // and never is
 	h := must(guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: k.dir, Wake: woken}))(t)
 	defer h.Close()
-	fill(t, filepath.Join(dir, "fill"), 0)
+	fillUp(t, filepath.Join(dir, "fill"), 0)
 	k.set(join(all...))
 	done := make(chan error, 1)
 	running, stop := withTimeout(t, 20*time.Second)

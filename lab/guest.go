@@ -233,13 +233,25 @@ func (g *Guest) Kill() { g.qemu.kill() }
 // until its init answers. Its disk keeps what was written.
 func (g *Guest) Reboot() {
 	g.t.Helper()
+	g.restart("reboot", func() error { return g.link.send(wire.Header{Kind: wire.Power, Path: "reboot"}, nil) })
+}
+
+// Reset restarts the machine as Reboot does, but at once: its kernel and its programs
+// get to know nothing of it, and what they had not written to the disk is lost.
+func (g *Guest) Reset() {
+	g.t.Helper()
+	g.restart("reset", func() error { return g.qmp("system_reset", struct{}{}) })
+}
+
+func (g *Guest) restart(what string, begin func() error) {
+	g.t.Helper()
 	// Otherwise QEMU ends when its guest restarts, as one does that panicked.
 	on := func(action string) error {
 		return g.qmp("set-action", map[string]string{"reboot": action})
 	}
 	err := on("reset")
 	if err == nil {
-		err = g.link.send(wire.Header{Kind: wire.Power, Path: "reboot"}, nil)
+		err = begin()
 	}
 	if err == nil {
 		err = g.meet()
@@ -248,7 +260,7 @@ func (g *Guest) Reboot() {
 		err = on("shutdown")
 	}
 	if err != nil {
-		g.t.Fatalf("guest: reboot: %v", err)
+		g.t.Fatalf("guest: %s: %v", what, err)
 	}
 }
 

@@ -14,16 +14,17 @@ import (
 )
 
 // Build builds a program of this module for the guest, static, and returns it.
-// The package is named as for go build, from the module's root: "./cmd/tally".
-func Build(t T, pkg string) []byte {
+// The package is named as for go build, from the module's root: "./cmd/tally". The
+// tags are build tags.
+func Build(t T, pkg string, tags ...string) []byte {
 	t.Helper()
-	return mustBuild(t, program{pkg: pkg, arch: setup.AMD64})
+	return mustBuild(t, program{pkg: pkg, arch: setup.AMD64, tags: strings.Join(tags, ",")})
 }
 
 // BuildTest builds the test program of a package, for guests with that kernel.
-func BuildTest(t T, pkg, kernel string) []byte {
+func BuildTest(t T, pkg, kernel string, tags ...string) []byte {
 	t.Helper()
-	return mustBuild(t, program{pkg: pkg, arch: setup.Arch(kernel), test: true})
+	return mustBuild(t, program{pkg: pkg, arch: setup.Arch(kernel), tags: strings.Join(tags, ","), test: true})
 }
 
 func mustBuild(t T, p program) []byte {
@@ -38,6 +39,7 @@ func mustBuild(t T, p program) []byte {
 // program is one that runs in a guest.
 type program struct {
 	pkg, arch string
+	tags      string
 	test      bool // the package's tests
 }
 
@@ -67,7 +69,7 @@ func (p program) build() ([]byte, error) {
 	if p.test {
 		args = []string{"test", "-c"}
 	}
-	cmd := exec.Command("go", append(args, "-trimpath", "-ldflags=-s -w", "-o", out, p.pkg)...)
+	cmd := exec.Command("go", append(args, "-trimpath", "-ldflags=-s -w", "-tags", p.tags, "-o", out, p.pkg)...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+p.arch)
 	if text, err := cmd.CombinedOutput(); err != nil {
