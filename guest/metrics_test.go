@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"tallystick/guest"
+	"tallystick/rtmr"
 )
 
 // about is all that a Status can tell beside the Helper's own.
@@ -43,7 +44,7 @@ func about() guest.About {
 func full(t *testing.T) *guest.Helper {
 	t.Helper()
 	dir := t.TempDir()
-	d := newDevice()
+	d := pcrs(rtmr.SHA1, rtmr.SHA256)
 	h, err := guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(dir, "journal.cel"), IMADir: dir, Prover: &steps{Device: d}, About: about(),
 		Own: []guest.OwnEvent{{Type: guest.OwnType + "machine", PCR: 11, Data: []byte("x")}}})
 	if err != nil {

@@ -251,6 +251,8 @@ func (e *Extender) progress() progress {
 func (c *Counts) add(m rtmr.Measurement) {
 	c.Records++
 	switch entry := m.Entry.(type) {
+	case nil:
+		return
 	case *ima.Entry: // whose template may have any name
 		return
 	case *cel.Entry:
