@@ -80,7 +80,11 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 		return nil
 	}
 	fault.Point("takeover.before")
-	w, err := h.walk(ctx, p.trail, t)
+	trail, err := p.delivered(ctx, &h.cfg)
+	if err != nil {
+		return err
+	}
+	w, err := h.walk(ctx, trail, t)
 	if err != nil {
 		return err
 	}
