@@ -317,25 +317,32 @@ func reloadModule(t *testing.T, file string) {
 func (k *killing) restartTPM(t *testing.T, dir string) {
 	t.Helper()
 	const node = "/dev/tpmrm0"
-	until := func(what string, true func() bool) {
-		for began := time.Now(); !true(); time.Sleep(10 * time.Millisecond) {
+	until := func(there bool) {
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(node); (err == nil) == there {
+				return
+			}
 			if time.Since(began) > time.Minute {
-				t.Fatalf("%s: not in a minute", what)
+				t.Fatalf("%s is there, or is not, for a minute", node)
 			}
 		}
 	}
-	there := func() bool { _, err := os.Stat(node); return err == nil }
-	if k.tpm != nil {
+	end := func() {
 		k.tpm.Process.Kill()
 		k.tpm.Wait()
-		until("the TPM goes", func() bool { return !there() })
+		until(false)
+	}
+	if k.tpm != nil {
+		end()
+	} else {
+		t.Cleanup(end)
 	}
 	k.tpm = exec.Command("swtpm", "chardev", "--vtpm-proxy", "--tpm2", "--tpmstate", "dir="+dir,
 		"--locality", "allow-set-locality", "--flags", "not-need-init")
 	if err := k.tpm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until("a TPM", there)
+	until(true)
 }
 
 // killing is what all rounds share.
