@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"tallystick/rtmr"
 )
@@ -15,9 +17,14 @@ import (
 type Base struct {
 	Reason    string      `json:"reason"`
 	Registers rtmr.Values `json:"registers"`
-	// Boot is the kernel's name of this boot (/proc/sys/kernel/random/boot_id), at
-	// the journal's start.
-	Boot string `json:"boot,omitempty"`
+	// Boot is the kernel's name of the boot (/proc/sys/kernel/random/boot_id) and
+	// Device the registers' device, both at the journal's start: what follows was
+	// extended into these registers and no others.
+	Boot   string  `json:"boot,omitempty"`
+	Device *Device `json:"device,omitempty"`
+	// Damaged are the journals of the same boot and device that were put aside before
+	// this one began, the last one last.
+	Damaged []Aside `json:"damaged,omitempty"`
 	// Behind counts the last entries of these registers before this record that
 	// were extended after it, and Unknown those before them of which it is not
 	// known whether they were extended.
@@ -25,11 +32,32 @@ type Base struct {
 	Unknown map[rtmr.Register]int `json:"unknown,omitempty"`
 }
 
+// Device names a device as its rtmr.Description does.
+type Device struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// Aside is a journal that was put aside: the file, in the same folder, and why.
+type Aside struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
 // The reasons.
 const (
 	AtStart = "start"
 	Foreign = "extended by others"
 )
+
+// Names are the registers of which the base tells, in order.
+func (b *Base) Names() (names []rtmr.Register) {
+	for _, values := range b.Registers {
+		names = slices.AppendSeq(names, maps.Keys(values))
+	}
+	slices.SortFunc(names, rtmr.Register.Compare)
+	return slices.Compact(names)
+}
 
 // baseMagic begins a base's event data, as other informational events have it.
 const baseMagic = "Tallystick Base\x00"

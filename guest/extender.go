@@ -4,17 +4,18 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"tallystick/bpf"
+	"tallystick/evidence"
 	"tallystick/guest/internal/fault"
 	"tallystick/rtmr"
 )
@@ -23,29 +24,39 @@ import (
 // once, whatever happens to its process.
 //
 // The journal leads the registers: a measurement is in the journal before its
-// extend begins, and the next batch is journaled only when this one is extended.
-// So whoever opens the journal after a crash finds, among its last maxBatch
-// measurements, where the registers stand.
+// extend begins, and a register's next batch is journaled only when its last one is
+// extended. So whoever opens the journal after a crash finds, among the last maxBatch
+// measurements of each register, where it stands.
+//
+// A register that cannot be extended keeps none of the others waiting.
 type Extender struct {
 	device  rtmr.Device
 	journal *Journal
+	folder  *os.File // locked
+	start   base     // the journal's first record
+	notes   map[string]bool
+	lost    *recovery // what the last journal that was put aside is believed to say
 
-	mu     lock
-	now    atomic.Pointer[progress] // what Status tells while the lock is held
-	values map[rtmr.Register]bank   // what the journal stands for, without what is behind
-	ours   map[rtmr.Register]bool   // the journal has measurements of it
-	behind []kept                   // in the journal, and not in the registers; but
-	doubt  error                    // why of the first of them nobody knows, if not nil
-	report Recovery
+	mu        lock
+	now       atomic.Pointer[progress] // what Status tells while the lock is held
+	registers map[rtmr.Register]*state
+	report    Recovery
 
 	listed     int   // entries of the kernel's IMA list that were journaled
 	listedSize int64 // and how many bytes of the list they and those before them are
 
-	lost *recovery // what is known of a journal that was put aside
-
 	tapped   bool // Saw is called
 	othersMu sync.Mutex
 	others   []Other // that were not found in a register yet
+}
+
+// state is what is known of a register.
+type state struct {
+	value  bank            // what the journal stands for, without what is behind
+	behind [][]rtmr.Digest // in the journal, and not in the register; but
+	doubt  error           // why of the first of them nobody knows, if not nil
+	failed bool            // the device would not, the last time
+	ours   bool            // the journal has measurements of it
 }
 
 // Recovery is what was found when the journal was opened.
@@ -54,120 +65,205 @@ type Recovery struct {
 	Behind  int    `json:"behind"`            // of them, extended only now
 	Torn    int    `json:"torn"`              // bytes of a record that was never whole, cut off
 	Foreign string `json:"foreign,omitempty"` // registers that others extended, or ""
-	Damaged string `json:"damaged,omitempty"` // where a journal that could not be believed was put aside, or ""
-	Reason  string `json:"reason,omitempty"`  // why it could not
+	Damaged string `json:"damaged,omitempty"` // where the last journal of this boot is that could not be believed, or ""
+	Other   string `json:"other,omitempty"`   // where a journal of another boot or device was put aside just now, or ""
+	Reason  string `json:"reason,omitempty"`  // why one was put aside
 }
 
-// OpenExtender opens the journal at the path, or makes one, holds it against the
-// device's registers, and extends what a process that died left.
+// OpenExtender opens the journal at the path, or begins one, holds it against the
+// device's registers, and extends what a process that died left, as far as the device
+// will.
 //
 // A journal that contradicts itself or that cannot be read is put aside, under a
 // name beside its own, and another one begun: measuring goes on, and the evidence
-// has both.
+// has both. So is a journal of another boot or of another device, of which nothing is
+// taken up.
 //
-// It calls each, if not nil, for what is in the journal; for one that is put aside,
-// up to where it cannot be believed, and then for the new one.
+// It calls each, if not nil, for what is in the journals of this boot: for one that was
+// put aside, up to where it cannot be believed, and then for the one after it.
+//
+// Nobody else holds a journal in the same folder meanwhile; that is ErrJournalHeld.
 func OpenExtender(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
 	if each == nil {
 		each = func(rtmr.Measurement) {}
 	}
 	// The lock comes first: registers that another still extends are not read.
-	lock, err := lockJournal(path)
-	if err != nil {
-		return nil, err
-	}
-	var e *Extender
-	defer func() {
-		if e == nil {
-			lock.Close()
-		}
-	}()
-	if e, err = openUndamaged(ctx, device, path, each); err != nil {
-		return nil, err
-	}
-	e.journal.lock = lock
-	return e, nil
-}
-
-// openUndamaged opens the journal, or another one in its place.
-func openUndamaged(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
-	e, err := openExtender(ctx, device, path, each)
-	if damage := (*damagedError)(nil); errors.As(err, &damage) {
-		fault.Point("aside.before")
-		aside, err := putAside(path)
-		if err != nil {
-			return nil, err
-		}
-		fault.Point("aside.after")
-		if e, err = openExtender(ctx, device, path, each); err != nil {
-			return nil, err
-		}
-		e.report.Damaged, e.report.Reason, e.lost = aside, damage.err.Error(), damage.found
-		return e, nil
-	}
-	return e, err
-}
-
-// damagedError is a journal's that cannot be believed, but for what was found before
-// that shows.
-type damagedError struct {
-	err   error
-	found *recovery
-}
-
-func (e *damagedError) Error() string { return "the journal is damaged: " + e.err.Error() }
-func (e *damagedError) Unwrap() error { return e.err }
-
-// putAside renames the journal to the first name that is free.
-func putAside(path string) (aside string, err error) {
-	for i := 1; ; i++ {
-		aside = fmt.Sprintf("%s.damaged-%d", path, i)
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			return aside, os.Rename(path, aside)
-		} else if err != nil {
-			return "", err
-		}
-	}
-}
-
-func openExtender(ctx context.Context, device rtmr.Device, path string, each func(rtmr.Measurement)) (*Extender, error) {
-	live, err := device.Read(ctx, writable(device)...)
-	if err != nil {
-		return nil, err
-	}
-	found := newRecovery(live)
-	journal, torn, err := openJournal(path, func(m rtmr.Measurement) error {
-		if err := found.add(m); errors.As(err, new(*otherBootError)) {
-			return &damagedError{err, nil}
-		} else if err != nil {
-			return &damagedError{err, found}
-		}
-		each(m)
-		return nil
-	})
-	if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) {
-		return nil, &damagedError{err, found}
-	}
+	folder, err := lockFolder(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	ok := false
 	defer func() {
 		if !ok {
-			journal.Close()
+			folder.Close()
 		}
 	}()
-	e := &Extender{device: device, journal: journal, mu: newLock(), values: make(map[rtmr.Register]bank), ours: make(map[rtmr.Register]bool)}
-	e.report.Records, e.report.Torn = found.records, len(torn)
-	if err := e.begin(found, live, torn); err != nil {
-		return nil, err
+	o := &opening{device: device, path: path, each: each}
+	e, err := o.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	e.report.Behind = len(e.behind)
-	if err := e.catchUp(ctx); err != nil {
-		return nil, err
-	}
+	e.folder = folder
+	// What cannot be extended now is tried again, and told of then.
+	e.catchUp(ctx, sorted(e.registers))
 	ok = true
 	e.publish()
+	return e, nil
+}
+
+// opening is an Extender before there is one.
+type opening struct {
+	device rtmr.Device
+	path   string
+	each   func(rtmr.Measurement)
+	here   origin
+	found  *recovery // in the journal
+	lost   *recovery // in the last of those that were put aside before
+}
+
+// damage is why a journal cannot be believed.
+type damage struct{ error }
+
+func (o *opening) open(ctx context.Context) (*Extender, error) {
+	var err error
+	if o.here, err = originOf(o.device); err != nil {
+		return nil, err
+	}
+	live, err := o.device.Read(ctx, writable(o.device)...)
+	if err != nil {
+		return nil, err
+	}
+	o.found = newRecovery(o.here, live)
+	journal, torn, err := openJournal(o.path, o.record)
+	if err == nil {
+		e, err := o.takeUp(journal, torn)
+		if err == nil {
+			return e, nil
+		}
+		journal.Close()
+		if !errors.As(err, new(damage)) {
+			return nil, err
+		}
+		return o.replace(ctx, err)
+	}
+	other := (*foreignJournal)(nil)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return o.begin(live, "", nil)
+	case errors.As(err, &other):
+		e, err := o.begin(live, other.why, nil)
+		if err == nil {
+			e.report.Reason = other.text
+		}
+		return e, err
+	case errors.As(err, new(*rtmr.SyntaxError)), errors.As(err, new(damage)):
+		return o.replace(ctx, err)
+	}
+	return nil, err
+}
+
+// record takes the journal's next record.
+func (o *opening) record(m rtmr.Measurement) error {
+	if err := o.found.add(m); err != nil {
+		return damage{err}
+	}
+	if o.found.records == 1 {
+		for _, aside := range o.found.start.Damaged {
+			o.lost = newRecovery(o.here, nil)
+			err := readAside(inFolder(o.path, aside.Name), func(m rtmr.Measurement) error {
+				err := o.lost.add(m)
+				if err == nil {
+					o.each(m)
+				}
+				return err
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	o.each(m)
+	return nil
+}
+
+func (o *opening) extender(registers map[rtmr.Register]*state) *Extender {
+	return &Extender{device: o.device, mu: newLock(), lost: o.lost, notes: make(map[string]bool), registers: registers}
+}
+
+// takeUp goes on with a journal.
+func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
+	if err := o.found.torn(torn); err != nil {
+		return nil, damage{err}
+	}
+	states, others := o.found.outcome(shared(o.device))
+	e := o.extender(states)
+	e.journal, e.start, e.notes = journal, o.found.start, o.found.notes
+	e.report.Records, e.report.Torn, e.report.Behind = o.found.records, len(torn), e.behind()
+	if n := len(e.start.Damaged); n > 0 {
+		last := e.start.Damaged[n-1]
+		e.report.Damaged, e.report.Reason = inFolder(o.path, last.Name), last.Reason
+	}
+	if err := journal.cut(); err != nil {
+		return nil, err
+	}
+	if others != nil {
+		e.report.Foreign = fmt.Sprint(others.names())
+		if err := e.rebase(others); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// replace puts the journal, which is damaged, aside and begins another. What the sound
+// part of it tells not to be extended is extended first: no other journal has it.
+func (o *opening) replace(ctx context.Context, cause error) (*Extender, error) {
+	states, _ := o.found.outcome(shared(o.device))
+	e := o.extender(states)
+	if err := e.catchUp(ctx, sorted(states)); err != nil {
+		cause = fmt.Errorf("%w; %d measurements in it were not extended: %w", cause, e.behind(), err)
+	}
+	live, err := o.device.Read(ctx, writable(o.device)...)
+	if err != nil {
+		return nil, err
+	}
+	o.lost = o.found
+	return o.begin(live, asideDamaged, cause)
+}
+
+// begin begins a journal. One that is there is put aside.
+func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender, err error) {
+	aside := ""
+	if why != "" {
+		if aside, err = asideFor(o.path, why); err != nil {
+			return nil, err
+		}
+	}
+	b := base{Reason: atStart, Registers: live, Boot: o.here.boot, Device: &o.here.device}
+	e = o.extender(make(map[rtmr.Register]*state))
+	if why == asideDamaged {
+		b.Damaged = append(slices.Clone(o.found.start.Damaged), evidence.Aside{Name: filepath.Base(aside), Reason: cause.Error()})
+		e.report.Damaged, e.report.Reason = aside, cause.Error()
+	} else {
+		e.report.Other = aside
+	}
+	first, err := b.measurement()
+	if err != nil {
+		return nil, err
+	}
+	fault.Point("base.before")
+	if e.journal, err = newJournal(o.path, first); err != nil {
+		return nil, err
+	}
+	if err := e.journal.install(aside); err != nil {
+		e.journal.Close()
+		return nil, err
+	}
+	fault.Point("base.after")
+	e.start = b
+	for _, reg := range b.names() {
+		e.registers[reg] = &state{value: bankOf(live, reg)}
+	}
 	return e, nil
 }
 
@@ -177,8 +273,8 @@ func shared(device rtmr.Device) bool { return device.Describe().Kind == "tpm" }
 
 // watched are the registers that nobody else is to extend.
 func (e *Extender) watched() (registers []rtmr.Register) {
-	for reg := range e.values {
-		if !shared(e.device) || e.ours[reg] {
+	for _, reg := range sorted(e.registers) {
+		if !shared(e.device) || e.registers[reg].ours {
 			registers = append(registers, reg)
 		}
 	}
@@ -195,38 +291,12 @@ func writable(device rtmr.Device) (registers []rtmr.Register) {
 	return registers
 }
 
-// begin takes up what the journal and the registers say.
-func (e *Extender) begin(found *recovery, live rtmr.Values, torn []byte) error {
-	if found.records == 0 {
-		for _, reg := range writable(e.device) {
-			e.values[reg] = bankOf(live, reg)
-		}
-		if len(torn) > 0 {
-			return &damagedError{fmt.Errorf("%d bytes, and no record", len(torn)), found}
-		}
-		return e.rebase(&base{Reason: atStart, Registers: live, Boot: bootID()})
+// behind counts what is in the journal and not in the registers.
+func (e *Extender) behind() (n int) {
+	for _, s := range e.registers {
+		n += len(s.behind)
 	}
-	behind, others := found.outcome(shared(e.device))
-	if others != nil && len(torn) > 0 {
-		// A length that was altered takes records after it for a part of its own.
-		return &damagedError{fmt.Errorf("its last %d bytes are no record, and the registers are not what is before them", len(torn)), found}
-	}
-	for reg, s := range found.registers {
-		e.values[reg] = s.value
-		e.ours[reg] = s.ours
-	}
-	for i := len(behind) - 1; i >= 0; i-- { // which the values stand for
-		e.values[behind[i].register] = bankOf(live, behind[i].register)
-	}
-	e.behind = behind
-	if err := e.journal.cut(); err != nil {
-		return err
-	}
-	if others != nil {
-		e.report.Foreign = fmt.Sprint(others.names())
-		return e.rebase(others)
-	}
-	return nil
+	return n
 }
 
 // rebase journals what registers hold, and goes on from there.
@@ -235,13 +305,13 @@ func (e *Extender) rebase(b *base) error {
 	if err != nil {
 		return err
 	}
-	fault.Point("base.before")
-	if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
-		return err
+	if e.journal != nil { // as of one that is put aside
+		if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
+			return err
+		}
 	}
-	fault.Point("base.after")
 	for _, reg := range b.names() {
-		e.values[reg] = bankOf(b.Registers, reg)
+		e.registers[reg].value = bankOf(b.Registers, reg)
 	}
 	return nil
 }
@@ -249,12 +319,23 @@ func (e *Extender) rebase(b *base) error {
 // Recovery returns what was found when the journal was opened.
 func (e *Extender) Recovery() Recovery { return e.report }
 
+// Damaged returns the paths of the journals of this boot that were put aside because
+// they could not be believed, the last one last.
+func (e *Extender) Damaged() (paths []string) {
+	for _, aside := range e.start.Damaged {
+		paths = append(paths, inFolder(e.journal.path, aside.Name))
+	}
+	return paths
+}
+
 // Extend puts measurements into the journal and into the registers, in order. Each
-// has one digest for each bank of its register, and an Entry that explains them.
+// has one digest for each bank of its register, and an Entry that explains them; or it
+// is NoAction, and stands in the journal alone.
 //
 // It returns how many of them are in the journal. Those are not to be given again,
 // whatever the error: what of them is not yet extended, if the device gives up, is
-// extended before anything that comes later.
+// extended before anything that comes later. Only after rtmr.ErrUnknown there is one
+// of which nobody will know whether it was, and the journal says so.
 func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journaled int, err error) {
 	return e.extendAll(ctx, batch, nil)
 }
@@ -271,13 +352,14 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 			return 0, fmt.Errorf("measurement %d: %w", i, err)
 		}
 	}
+	registers := registersOf(batch)
 	e.mu.Lock()
 	defer e.unlock()
 	if len(batch) == 0 && then != nil {
 		then()
 	}
 	for {
-		if err := e.catchUp(ctx); err != nil || journaled == len(batch) {
+		if err := e.catchUp(ctx, registers); err != nil || journaled == len(batch) {
 			return journaled, err
 		}
 		next := batch[journaled:min(len(batch), journaled+maxBatch)]
@@ -289,11 +371,10 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 		}
 		journaled += len(next)
 		for _, m := range next {
-			if m.NoAction {
-				continue
+			if !m.NoAction {
+				s := e.registers[m.Register]
+				s.ours, s.behind = true, append(s.behind, m.Digests)
 			}
-			e.ours[m.Register] = true
-			e.behind = append(e.behind, kept{m.Register, m.Digests})
 		}
 		if journaled == len(batch) && then != nil {
 			then()
@@ -323,75 +404,60 @@ func (e *Extender) followed(entries int, size int64) {
 func (e *Extender) CatchUp(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.unlock()
-	return e.catchUp(ctx)
+	return e.catchUp(ctx, sorted(e.registers))
 }
 
-// catchUp extends what is in the journal and not in the registers.
-func (e *Extender) catchUp(ctx context.Context) error {
-	if err := e.extendBatch(ctx); err != nil {
-		return err
-	}
-	for len(e.behind) > 0 {
-		if err := e.extend(ctx); err != nil {
-			return err
+// catchUp extends what is in the journal and not in the registers, each as far as it
+// can be.
+func (e *Extender) catchUp(ctx context.Context, registers []rtmr.Register) (err error) {
+	for _, reg := range registers {
+		s := e.registers[reg]
+		for len(s.behind) > 0 {
+			failed := ctx.Err()
+			if failed == nil {
+				failed = e.extend(ctx, reg, s)
+				s.failed = failed != nil
+			}
+			if failed != nil {
+				err = errors.Join(err, failed)
+				break
+			}
 		}
-		e.behind = e.behind[1:]
+		if len(s.behind) == 0 {
+			s.behind = nil // and its memory
+		}
 	}
-	e.behind = nil // and its memory
-	return nil
-}
-
-// batcher is a device that extends many at a time for less, and always knows how
-// many it did: registers in the kernel.
-type batcher interface {
-	ExtendBatch(context.Context, []bpf.Entry) (done int, err error)
-}
-
-// extendBatch extends what is behind, if the device takes many at a time.
-func (e *Extender) extendBatch(ctx context.Context) error {
-	device, ok := e.device.(batcher)
-	if !ok || len(e.behind) < 2 {
-		return nil
-	}
-	batch := make([]bpf.Entry, len(e.behind))
-	for i, k := range e.behind {
-		batch[i] = bpf.Entry{Register: k.register, Digests: k.digests}
-	}
-	fault.Point("batch.before")
-	done, err := device.ExtendBatch(ctx, batch)
-	fault.Point("batch.after")
-	for _, k := range e.behind[:done] {
-		e.values[k.register].extend(k.digests)
-	}
-	e.behind = e.behind[done:]
 	return err
 }
 
-// busyFor is how long a device may be busy before its error is returned.
+// busyFor is how long a device may be busy, or not know what it did, before its error
+// is returned.
 const busyFor = 5 * time.Second
 
-// extend extends the first measurement that is behind, once. Who waits for it may go:
-// what was begun is ended.
-func (e *Extender) extend(ctx context.Context) error {
+// extend extends a register by what is behind: by the first of it, or more where the
+// device takes many. Who waits for it may go: what was begun is ended.
+//
+// As long as nobody knows whether the device extended, it is not asked to again: the
+// register tells first.
+func (e *Extender) extend(ctx context.Context, reg rtmr.Register, s *state) error {
 	ctx = context.WithoutCancel(ctx)
-	k, began := e.behind[0], time.Now()
+	began := time.Now()
+	again := func() bool { return !s.failed && time.Since(began) < busyFor }
 	for {
-		if e.doubt != nil {
-			done, err := e.settle(ctx, k)
-			if done || err != nil {
+		if s.doubt != nil {
+			if done, err := e.settle(ctx, reg, s); done || err != nil {
 				return err
 			}
 		}
-		fault.Point("extend.before")
-		err := e.device.Extend(ctx, k.register, k.digests)
-		fault.Point("extend.after")
+		err := e.ask(ctx, reg, s)
 		switch {
 		case err == nil:
-			e.values[k.register].extend(k.digests)
 			return nil
 		case errors.Is(err, rtmr.ErrUnknown):
-			e.doubt = err
-		case errors.Is(err, rtmr.ErrBusy) && time.Since(began) < busyFor:
+			if s.doubt = err; !again() {
+				return err
+			}
+		case errors.Is(err, rtmr.ErrBusy) && again():
 			time.Sleep(time.Millisecond)
 		default:
 			return err
@@ -399,45 +465,77 @@ func (e *Extender) extend(ctx context.Context) error {
 	}
 }
 
-// settle learns from the register whether an extend took place. Where it was
-// extended by others meanwhile, nobody can tell: that is journaled, and the extend
-// is not tried again. As long as there is an error nothing is known.
-func (e *Extender) settle(ctx context.Context, k kept) (done bool, err error) {
-	live, err := e.device.Read(ctx, k.register)
-	if err != nil {
-		return false, errors.Join(e.doubt, err)
-	}
-	fault.Point("settle.read")
-	now := bankOf(live, k.register)
-	after := e.values[k.register].extended(k.digests)
-	switch {
-	case now.equal(after):
-		e.values[k.register], done = after, true
-	case now.equal(e.values[k.register]):
-	default:
-		later := -1 // without k itself, which is the first
-		for _, b := range e.behind {
-			if b.register == k.register {
-				later++
-			}
-		}
-		err := e.rebase(&base{Reason: foreign, Registers: live,
-			Behind: map[rtmr.Register]int{k.register: later}, Unknown: map[rtmr.Register]int{k.register: 1}})
-		if err != nil {
-			return false, errors.Join(e.doubt, err)
-		}
-		done = true
-	}
-	e.doubt = nil
-	return done, nil
+// batcher is a device that extends many at a time for less, and knows how many it did
+// when there is an error: registers in the kernel.
+type batcher interface {
+	ExtendBatch(context.Context, []bpf.Entry) (done int, err error)
 }
 
-// noteMagic begins a note's event data.
-const noteMagic = "Tallystick Note\x00"
+// ask has the device extend the register by the first that is behind, or by all if it
+// takes many at a time.
+func (e *Extender) ask(ctx context.Context, reg rtmr.Register, s *state) error {
+	device, ok := e.device.(batcher)
+	if !ok || len(s.behind) == 1 {
+		fault.Point("extend.before")
+		err := e.device.Extend(ctx, reg, s.behind[0])
+		fault.Point("extend.after")
+		if err == nil {
+			s.extended(1)
+		}
+		return err
+	}
+	batch := make([]bpf.Entry, len(s.behind))
+	for i, digests := range s.behind {
+		batch[i] = bpf.Entry{Register: reg, Digests: digests}
+	}
+	fault.Point("batch.before")
+	done, err := device.ExtendBatch(ctx, batch)
+	fault.Point("batch.after")
+	s.extended(done)
+	return err
+}
+
+// extended says that the first n that were behind are in the register.
+func (s *state) extended(n int) {
+	for _, digests := range s.behind[:n] {
+		s.value.extend(digests)
+	}
+	s.behind, s.doubt = s.behind[n:], nil
+}
+
+// settle learns from the register whether the first that is behind was extended. Where
+// it was extended by others meanwhile and the tap does not tell in what order, nobody
+// knows: that is journaled, and the extend is not tried again. As long as there is an
+// error that leaves it behind, nothing is known.
+func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (done bool, err error) {
+	live, err := e.device.Read(ctx, reg)
+	if err != nil {
+		return false, errors.Join(s.doubt, err)
+	}
+	fault.Point("settle.read")
+	now := bankOf(live, reg)
+	after := s.value.extended(s.behind[0])
+	switch {
+	case now.equal(after):
+		s.extended(1)
+		return true, nil
+	case now.equal(s.value):
+		s.doubt = nil
+		return false, nil
+	}
+	b := &base{Reason: foreign, Registers: live,
+		Behind: map[rtmr.Register]int{reg: len(s.behind) - 1}, Unknown: map[rtmr.Register]int{reg: 1}}
+	if err := e.rebase(b); err != nil {
+		return false, errors.Join(s.doubt, err)
+	}
+	err = fmt.Errorf("others extended %s meanwhile: %w", reg, s.doubt)
+	s.behind, s.doubt = s.behind[1:], nil
+	return true, err
+}
 
 // Note journals something that extends nothing: EV_NO_ACTION with a kind and JSON.
 func (e *Extender) Note(kind string, about any) error {
-	text, err := json.Marshal(about)
+	m, err := noteOf(kind, about)
 	if err != nil {
 		return err
 	}
@@ -445,8 +543,43 @@ func (e *Extender) Note(kind string, about any) error {
 	defer e.unlock()
 	fault.Point("note.before")
 	defer fault.Point("note.after")
-	return e.journal.Append([]rtmr.Measurement{{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}})
+	err = e.journal.Append([]rtmr.Measurement{m})
+	if err == nil {
+		e.notes[kind] = true
+	}
+	return err
+}
+
+// noted reports whether the journal has a note of the kind.
+func (e *Extender) noted(kind string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.notes[kind]
+}
+
+// young reports whether the journal has nothing but its first record.
+func (e *Extender) young() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.journal.counts.Records == 1
+}
+
+// adopt takes another journal in the place of one that has nothing but its first record:
+// one that begins with the base, says what was taken over, and folds to what the
+// registers hold.
+func (e *Extender) adopt(j *Journal, start base, registers []rtmr.Register) error {
+	e.mu.Lock()
+	defer e.unlock()
+	if err := j.install(""); err != nil {
+		return err
+	}
+	e.journal.Close()
+	e.journal, e.start, e.notes[takenOver] = j, start, true
+	for _, reg := range registers {
+		e.registers[reg].ours = true
+	}
+	return nil
 }
 
 // Close lets go of the journal and the device's registers, which stay.
-func (e *Extender) Close() error { return e.journal.Close() }
+func (e *Extender) Close() error { return errors.Join(e.journal.Close(), e.folder.Close()) }

@@ -33,6 +33,28 @@ func (k *kernel) set(list []byte) {
 	}
 }
 
+// stage moves all of the list to the staged part, as the kernel does for an A
+// (Linux 7.2, ima_queue_stage).
+func (k *kernel) stage() {
+	k.t.Helper()
+	list, err := os.ReadFile(filepath.Join(k.dir, "binary_runtime_measurements"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(k.dir, "binary_runtime_measurements_staged"), list, 0o644)
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.set(nil)
+}
+
+// unstage empties the staged part, as for a D.
+func (k *kernel) unstage() {
+	k.t.Helper()
+	if err := os.WriteFile(filepath.Join(k.dir, "binary_runtime_measurements_staged"), nil, 0o644); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 func fixture(t *testing.T, name string) []byte {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("../fixtures", name))
@@ -167,4 +189,83 @@ func TestListTrimmed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A kernel with IMA_STAGING had its list trimmed in two ways (fixtures/staging-7.3):
+// all of it is delivered, also by readers that go on where another stopped, and held
+// against what the machine's TPM had.
+func TestListStaged(t *testing.T) {
+	const machine = "staging-7.3"
+	staged, current, last := fixture(t, machine+"/staged1-ima.bin"), fixture(t, machine+"/current2-ima.bin"), fixture(t, machine+"/ima.bin")
+	half := staged[:offsetOf(t, staged, 30)]
+	for _, restart := range []bool{false, true} {
+		k := &kernel{t, t.TempDir()}
+		l := guest.OpenList(k.dir, banks, nil)
+		var batch []rtmr.Measurement
+		next := func() {
+			t.Helper()
+			batch = append(batch, all(t, l)...)
+			if restart {
+				l.Close()
+				l = guest.OpenList(k.dir, banks, guest.TrailOf(batch))
+			}
+		}
+		k.unstage()
+		k.set(half)
+		next()
+		k.set(staged) // of which nothing was read when it is staged
+		k.stage()
+		k.set(current[:offsetOf(t, current, 10)])
+		next()
+		k.unstage()
+		k.set(current)
+		next()
+		k.set(last) // without its first 50
+		next()
+		held(t, machine, batch)
+		l.Close()
+	}
+}
+
+// What was staged is deleted before it was read, or before anything behind it was: a
+// gap is told, once, and what is there is delivered, once.
+func TestListStagedAndLost(t *testing.T) {
+	staged, current := fixture(t, "staging-7.3/staged1-ima.bin"), fixture(t, "staging-7.3/current2-ima.bin")
+	k := &kernel{t, t.TempDir()}
+	k.unstage()
+	k.set(staged)
+	l := guest.OpenList(k.dir, banks, nil)
+	defer l.Close()
+	n := len(all(t, l))
+	k.stage()
+	k.unstage()
+	gaps := 0
+	next := func() {
+		t.Helper()
+		for {
+			more, err := l.Next(100)
+			if errors.As(err, new(*guest.Gap)) {
+				gaps++
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if n += len(more); len(more) == 0 {
+				return
+			}
+		}
+	}
+	next()
+	next()
+	k.set(current)
+	next()
+	next()
+	if want := count(t, staged) + count(t, current); n != want || gaps != 1 {
+		t.Errorf("%d entries of %d, %d gaps", n, want, gaps)
+	}
+}
+
+// offsetOf is where a list's n-th entry begins.
+func offsetOf(t *testing.T, list []byte, n int) int {
+	before, _ := split(t, list, func(i int, _ *ima.Entry) bool { return i == n })
+	return len(before)
 }

@@ -102,36 +102,46 @@ type Helper struct {
 
 // New opens the journal, extends what a helper before it left, and what the boot is
 // to be measured by. Run then follows the kernel.
-func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
+func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
-	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
-	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now(), proving: newLock()}
+	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
+	h.keys = h.past.keys
+	started := false
 	defer func() {
-		if err != nil {
+		if !started {
 			h.Close()
 		}
 	}()
-	if h.extender, err = OpenExtender(ctx, cfg.Device, cfg.Journal, p.add); err != nil {
+	if err := h.start(ctx, h.past); err != nil {
 		return nil, err
+	}
+	started = true
+	return h, nil
+}
+
+// start opens the journal, finds out what was extended before, makes ready to follow
+// the kernel's list, and extends what the boot is measured by.
+func (h *Helper) start(ctx context.Context, p *past) (err error) {
+	if h.extender, err = OpenExtender(ctx, h.cfg.Device, h.cfg.Journal, p.add); err != nil {
+		return err
 	}
 	h.tellRecovery()
 	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
 		// A copy of the list that is there is another boot's.
-		if err = os.Remove(filepath.Join(cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		if err := os.Remove(filepath.Join(h.cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	if p.over, err = h.judge(ctx, p); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := os.Stat(filepath.Join(cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
-		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+	if _, err := os.Stat(filepath.Join(h.cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
+		h.cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
 	}
-	h.past = p
-	if err = h.begin(ctx); err != nil {
-		return nil, err
+	if err := h.begin(ctx); err != nil && !errors.Is(err, ErrJournalFull) { // of which Run tells
+		return err
 	}
-	return h, h.measureBoot(ctx, p)
+	return h.measureBoot(ctx, p)
 }
 
 // complete puts in what was left out.
@@ -161,6 +171,9 @@ func (h *Helper) tellRecovery() {
 	r := h.extender.Recovery()
 	if r.Records > 0 {
 		h.cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
+	}
+	if r.Other != "" {
+		h.cfg.Log.Warn("a journal of another boot or device was there", "kept as", r.Other, "reason", r.Reason)
 	}
 	if r.Damaged != "" {
 		h.cfg.Log.Error("the journal could not be believed", "kept as", r.Damaged, "reason", r.Reason)
@@ -217,7 +230,7 @@ func (h *Helper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.follower, err = follow(&h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
+	if h.follower, err = follow(ctx, &h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
 		return err
 	}
 	h.past = nil
@@ -257,7 +270,8 @@ func (h *Helper) banks() (banks []rtmr.Alg) {
 // retry is how soon to try again what failed, whatever else wakes the helper.
 const retry = 500 * time.Millisecond
 
-// Run follows the kernel's list until the context ends.
+// Run follows the kernel's list until the context ends, or until nothing can be
+// journaled any more (ErrJournalBroken).
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
 	h.lag.began()
@@ -265,6 +279,8 @@ func (h *Helper) Run(ctx context.Context) error {
 		h.cfg.Alive()
 		more, err := h.step(ctx, &p)
 		switch {
+		case errors.Is(err, ErrJournalBroken):
+			return err // for a helper that opens it again
 		case err != nil:
 			if err := Poll(retry).Wait(ctx); err != nil {
 				return err
@@ -292,9 +308,8 @@ type pending struct {
 // step takes the list's next entries, if none are pending, and extends them. More
 // says that there may be further ones.
 func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
-	if err := h.extender.CatchUp(ctx); err != nil {
-		return false, h.failed("extend", err)
-	}
+	// A register that cannot be extended keeps no other waiting.
+	behind := h.extender.CatchUp(ctx)
 	if p.entries == 0 && p.gap == nil {
 		if *p, err = h.take(ctx); err != nil {
 			return false, err
@@ -315,6 +330,9 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 		}
 	}
 	*p = pending{}
+	if behind != nil {
+		return more, h.failed("extend", behind)
+	}
 	h.succeeded()
 	return more, nil
 }

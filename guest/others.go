@@ -5,6 +5,7 @@ package guest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -39,6 +40,21 @@ func (e otherEntry) Detail() string                          { return rtmr.Escap
 func (e otherEntry) Data() []byte                            { return e }
 func (e otherEntry) Verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.CannotCheck, nil }
 
+// theirs is a note's kind, and theirsAbout what it says: so many records of a register
+// that follow are of extends by others. Those, unlike ours, were in the register before
+// they were in the journal.
+const theirs = "others"
+
+type theirsAbout struct {
+	Register rtmr.Register `json:"register"`
+	Count    int           `json:"count"`
+}
+
+// theirsNote goes before them.
+func theirsNote(reg rtmr.Register, n int) (rtmr.Measurement, error) {
+	return noteOf(theirs, theirsAbout{reg, n})
+}
+
 // maxOthers bounds the extends by others that wait to be found in a register.
 const maxOthers = 1024
 
@@ -62,13 +78,11 @@ func (e *Extender) Saw(o Other) {
 func (e *Extender) Check(ctx context.Context, registers ...rtmr.Register) error {
 	e.mu.Lock()
 	defer e.unlock()
-	if err := e.catchUp(ctx); err != nil {
-		return err
-	}
-	return e.check(ctx, registers)
+	return errors.Join(e.catchUp(ctx, registers), e.check(ctx, registers))
 }
 
-// check is Check, with nothing behind and the lock held.
+// check is Check, with the lock held. Of a register of which nobody knows whether it was
+// extended it says nothing.
 func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 	if len(registers) == 0 {
 		return nil
@@ -77,26 +91,35 @@ func (e *Extender) check(ctx context.Context, registers []rtmr.Register) error {
 	if err != nil {
 		return err
 	}
-	unexplained := &base{Reason: foreign, Registers: make(rtmr.Values)}
+	unexplained := &base{Reason: foreign, Registers: make(rtmr.Values), Behind: make(map[rtmr.Register]int)}
 	before := &base{Reason: atFirst, Registers: make(rtmr.Values)}
-	for reg, value := range e.values {
-		now := bankOf(live, reg)
-		if len(now) == 0 || now.equal(value) {
+	for _, reg := range sorted(e.registers) {
+		s, now := e.registers[reg], bankOf(live, reg)
+		if len(now) == 0 || now.equal(s.value) || s.doubt != nil {
 			continue
 		}
-		if shared(e.device) && !e.ours[reg] {
+		if shared(e.device) && !s.ours {
 			before.add(reg, now)
 			continue
 		}
-		theirs, ok := e.explain(reg, value, now)
+		if len(s.behind) > 0 { // before which theirs would have to stand
+			unexplained.add(reg, now)
+			unexplained.Behind[reg] = len(s.behind)
+			continue
+		}
+		theirs, ok := e.explain(reg, s.value, now)
 		if !ok {
 			unexplained.add(reg, now)
 			continue
 		}
-		if err := e.journal.Append(theirs); err != nil {
+		told, err := theirsNote(reg, len(theirs))
+		if err != nil {
 			return err
 		}
-		e.values[reg] = now
+		if err := e.journal.Append(append([]rtmr.Measurement{told}, theirs...)); err != nil {
+			return err
+		}
+		s.value = now
 	}
 	for _, b := range []*base{unexplained, before} {
 		if len(b.Registers) > 0 {

@@ -26,6 +26,10 @@ type past struct {
 	keys    map[string]rtmr.Measurement // of applications' measurements
 }
 
+func newPast() *past {
+	return &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
+}
+
 // add takes the journal's next record, whose memory is the journal's.
 func (p *past) add(m rtmr.Measurement) {
 	switch entry := m.Entry.(*cel.Entry); entry.ContentType() {

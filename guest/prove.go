@@ -4,13 +4,11 @@ package guest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -228,10 +226,9 @@ type moment struct {
 // prove makes the quote while nothing is extended.
 func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (m moment, err error) {
 	e := h.extender
-	// Whatever others extended is found first: for that the tap may take its time.
-	if err := e.Check(context.WithoutCancel(ctx), e.watchedNow()...); err != nil {
-		return m, err
-	}
+	// Whatever others extended is found first: for that the tap may take its time. An
+	// error comes again.
+	e.Check(context.WithoutCancel(ctx), e.watchedNow()...)
 	if err := e.mu.lockFor(ctx); err != nil {
 		return m, err
 	}
@@ -240,8 +237,8 @@ func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (m
 		e.unlock()
 		h.proofs.held(b, quote, time.Since(began)-quote)
 	}()
-	if err := e.catchUp(context.WithoutCancel(ctx)); err != nil {
-		return m, err
+	if err := e.catchUp(context.WithoutCancel(ctx), sorted(e.registers)); err != nil {
+		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("%d measurements are in the journal and not in the registers: %v", e.behind(), err))
 	}
 	if err := e.check(ctx, e.watched()); err != nil {
 		return m, err
@@ -313,17 +310,12 @@ func (l *logs) add(ctx context.Context, m moment) error {
 	return l.damaged()
 }
 
-// damaged adds the journals that were put aside, by whatever process: the last ones, if
-// there are more than a bundle may have.
+// damaged adds the journals of this boot that were put aside, by whatever process, as
+// far as they are still there: the last ones, if there are more than a bundle may have.
 func (l *logs) damaged() error {
-	paths, err := filepath.Glob(l.helper.cfg.Journal + ".damaged-*")
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(paths, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	paths = slices.DeleteFunc(paths, func(path string) bool {
+	paths := slices.DeleteFunc(l.helper.extender.Damaged(), func(path string) bool {
 		info, err := os.Stat(path)
-		return err == nil && info.Size() == 0 // which no item may be
+		return err != nil || info.Size() == 0 // which no item may be
 	})
 	for i, path := range paths[max(0, len(paths)-evidence.MaxDamaged):] {
 		if err := l.file(evidence.DamagedItem(i+1), path); err != nil {

@@ -4,43 +4,32 @@ package guest
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
+	"tallystick/evidence"
 	"tallystick/rtmr"
 )
 
-// maxBatch is how many measurements are in the journal before they are extended,
-// at the most: so a crash leaves no more than these to look at.
+// maxBatch is how many measurements of a register are in the journal before they are
+// extended, at the most: so a crash leaves no more than these to look at.
 const maxBatch = 512
 
 // recovery reads a journal beside the registers' live values, in one pass and
 // bounded memory, and finds for each register the prefix of its measurements that
 // folds to its value.
 type recovery struct {
+	here      origin
 	live      rtmr.Values
 	registers map[rtmr.Register]*recovered
-	last      []kept // the last measurements, maxBatch at most
+	notes     map[string]bool // kinds of the notes
+	start     base            // the first record
 	records   int
-}
-
-// otherBootError says that a journal is another boot's. Registers may hold what they
-// held when that began, and none of it was extended into these.
-type otherBootError struct{ journal, now string }
-
-func (e *otherBootError) Error() string {
-	return fmt.Sprintf("the journal is of the boot %s, and this one is %s", e.journal, e.now)
-}
-
-// bootID is the kernel's name of this boot, or "".
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(id))
 }
 
 // recovered is what of one register is known.
@@ -50,12 +39,8 @@ type recovered struct {
 	found  bool // some prefix folds to the live value,
 	behind int  // and so many measurements came after it
 	ours   bool // the journal has measurements of it
-}
-
-// kept is a measurement whose memory is its own.
-type kept struct {
-	register rtmr.Register
-	digests  []rtmr.Digest
+	last   [][]rtmr.Digest
+	theirs int // so many of its records that are to come are others'
 }
 
 // bank is a register's value in each of its banks.
@@ -107,26 +92,56 @@ func (b bank) clone() bank {
 	return c
 }
 
-func newRecovery(live rtmr.Values) *recovery {
-	return &recovery{live: live, registers: make(map[rtmr.Register]*recovered)}
+// origin is of what boot and device a journal is.
+type origin struct {
+	boot   string
+	device evidence.Device
+}
+
+// originOf is of what boot and device a journal is that begins now.
+func originOf(device rtmr.Device) (origin, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	d := device.Describe()
+	return origin{strings.TrimSpace(string(id)), evidence.Device{Kind: d.Kind, Name: d.Name}}, err
+}
+
+// foreignJournal says that a journal is another boot's or another device's. Registers
+// may hold what they held when that began, and none of it was extended into these.
+type foreignJournal struct{ why, text string }
+
+func (e *foreignJournal) Error() string { return e.text }
+
+// admit reports why a journal that begins with the base is none of this boot and device.
+func (o origin) admit(b base) error {
+	if b.Boot != o.boot {
+		return &foreignJournal{asideOtherBoot, fmt.Sprintf("it is of the boot %q, and this is %q", b.Boot, o.boot)}
+	}
+	if b.Device == nil || *b.Device != o.device {
+		return &foreignJournal{asideOtherDevice, fmt.Sprintf("it is of the device %+v, and this is %+v", b.Device, o.device)}
+	}
+	return nil
+}
+
+func newRecovery(here origin, live rtmr.Values) *recovery {
+	return &recovery{here: here, live: live, registers: make(map[rtmr.Register]*recovered), notes: make(map[string]bool)}
 }
 
 // add takes the journal's next record.
 func (r *recovery) add(m rtmr.Measurement) error {
-	r.records++
 	b, ok, err := parseBase(m)
-	if err != nil {
-		return err
+	if err == nil && r.records == 0 {
+		err = r.begin(b, ok)
 	}
-	if ok {
-		if boot := bootID(); r.records == 1 && b.Boot != "" && b.Boot != boot {
-			return &otherBootError{b.Boot, boot}
-		}
+	r.records++
+	if err != nil {
+		return fmt.Errorf("record %d: %w", r.records-1, err)
+	}
+	switch {
+	case ok:
 		r.rebase(b)
 		return nil
-	}
-	if m.NoAction {
-		return nil
+	case m.NoAction:
+		return r.note(m)
 	}
 	for _, d := range m.Digests {
 		if check, computed := m.Entry.Verify(d); check == rtmr.Contradicts {
@@ -137,37 +152,61 @@ func (r *recovery) add(m rtmr.Measurement) error {
 	if reg == nil {
 		return fmt.Errorf("record %d: %s has no base before it", r.records-1, m.Register)
 	}
-	reg.extend(m.Digests)
-	r.keep(m)
+	reg.add(cloneDigests(m.Digests))
+	reg.theirs = max(0, reg.theirs-1)
 	return nil
+}
+
+// note takes a note.
+func (r *recovery) note(m rtmr.Measurement) error {
+	kind, about, ok := parseNote(m)
+	if !ok {
+		return nil
+	}
+	r.notes[kind] = true
+	if kind != theirs {
+		return nil
+	}
+	var told theirsAbout
+	if err := json.Unmarshal(about, &told); err != nil {
+		return fmt.Errorf("record %d: note %q: %w", r.records-1, kind, err)
+	}
+	if reg := r.registers[told.Register]; reg != nil {
+		reg.theirs = told.Count
+	}
+	return nil
+}
+
+// begin takes the journal's first record.
+func (r *recovery) begin(b base, ok bool) error {
+	if !ok || b.Reason != atStart {
+		return errors.New("no base of a start, as a journal begins with")
+	}
+	r.start = b
+	return r.here.admit(b)
 }
 
 func (r *recovery) rebase(b base) {
 	for _, reg := range b.names() {
 		state := &recovered{value: bankOf(b.Registers, reg), live: bankOf(r.live, reg)}
+		state.compare()
 		if before := r.registers[reg]; before != nil {
 			state.ours = before.ours
-		}
-		state.compare()
-		first := r.kept(reg) - b.Behind[reg] // that comes after the base
-		r.last = slices.DeleteFunc(r.last, func(k kept) bool {
-			if k.register != reg {
-				return false
-			}
-			first--
-			return first >= 0
-		})
-		for _, k := range r.last {
-			if k.register == reg {
-				state.extend(k.digests)
+			after := min(max(b.Behind[reg], 0), len(before.last)) // that come after the base
+			for _, digests := range before.last[len(before.last)-after:] {
+				state.add(digests)
 			}
 		}
 		r.registers[reg] = state
 	}
 }
 
-// extend takes the register's next measurement.
-func (s *recovered) extend(digests []rtmr.Digest) {
+// add takes the register's next measurement.
+func (s *recovered) add(digests []rtmr.Digest) {
+	if len(s.last) == maxBatch {
+		s.last = s.last[1:]
+	}
+	s.last = append(s.last, digests)
 	s.value.extend(digests)
 	s.behind++
 	s.ours = true
@@ -180,57 +219,63 @@ func (s *recovered) compare() {
 	}
 }
 
-func (r *recovery) keep(m rtmr.Measurement) {
-	if len(r.last) == maxBatch {
-		r.last = slices.Delete(r.last, 0, 1)
+// stands reports whether it is known how much of the journal the register has.
+func (s *recovered) stands() bool { return s.found && s.behind <= len(s.last) }
+
+func cloneDigests(digests []rtmr.Digest) (c []rtmr.Digest) {
+	for _, d := range digests {
+		c = append(c, rtmr.Digest{Alg: d.Alg, Sum: bytes.Clone(d.Sum)})
 	}
-	k := kept{register: m.Register}
-	for _, d := range m.Digests {
-		k.digests = append(k.digests, rtmr.Digest{Alg: d.Alg, Sum: bytes.Clone(d.Sum)})
-	}
-	r.last = append(r.last, k)
+	return c
 }
 
-// outcome returns the measurements that are in the journal and not in the
-// registers, in order, and a base for those registers whose value no prefix folds
-// to. Then others extended them: what of the last batch was extended is not known.
-// Of shared registers, only those count that the helper extended too.
-func (r *recovery) outcome(shared bool) (behind []kept, others *base) {
-	behindOf := make(map[rtmr.Register]int)
+// torn reports why the bytes behind the last whole record cannot be what a process
+// that died while it appended left.
+func (r *recovery) torn(tail []byte) error {
+	if r.records == 0 {
+		return fmt.Errorf("%d bytes, and no record", len(tail))
+	}
+	if len(tail) == 0 {
+		return nil
+	}
+	t, ok := parseTear(tail)
+	if !ok {
+		return fmt.Errorf("its last %d bytes are no part of one record", len(tail))
+	}
+	if s := r.registers[t.register]; s != nil && s.theirs == 0 && !s.stands() && t.digests != nil && s.value.extended(t.digests).equal(s.live) {
+		return fmt.Errorf("its last record is not whole, and %s was extended by it", t.register)
+	}
+	return nil
+}
+
+// outcome returns what is known of the registers, and a base for those whose value no
+// prefix folds to. Then others extended them: what of the last batch was extended is
+// not known. Of shared registers, only those count that the helper extended too.
+func (r *recovery) outcome(shared bool) (states map[rtmr.Register]*state, others *base) {
+	states = make(map[rtmr.Register]*state)
 	for reg, s := range r.registers {
-		live := bankOf(r.live, reg)
-		switch n := r.kept(reg); {
-		case len(live) == 0: // a register that the device does not have
+		if len(s.live) == 0 { // a register that the device does not have
+			continue
+		}
+		states[reg] = &state{value: s.live.clone(), ours: s.ours}
+		switch n := len(s.last); {
 		case shared && !s.ours:
-			s.value = live
-		case s.found && s.behind <= n:
-			behindOf[reg] = s.behind
+		case s.stands():
+			states[reg].behind = slices.Clone(s.last[n-s.behind:])
 		default:
 			if others == nil {
 				others = &base{Reason: foreign, Registers: make(rtmr.Values), Unknown: make(map[rtmr.Register]int)}
 			}
-			others.add(reg, live)
+			others.add(reg, s.live)
 			if n > 0 {
 				others.Unknown[reg] = n
 			}
 		}
 	}
-	for i := len(r.last) - 1; i >= 0; i-- {
-		if k := r.last[i]; behindOf[k.register] > 0 {
-			behindOf[k.register]--
-			behind = append(behind, k)
-		}
-	}
-	slices.Reverse(behind)
-	return behind, others
+	return states, others
 }
 
-// kept counts the register's measurements among the last.
-func (r *recovery) kept(reg rtmr.Register) (n int) {
-	for _, k := range r.last {
-		if k.register == reg {
-			n++
-		}
-	}
-	return n
+// sorted are the registers in their order.
+func sorted[V any](registers map[rtmr.Register]V) []rtmr.Register {
+	return slices.SortedFunc(maps.Keys(registers), rtmr.Register.Compare)
 }

@@ -3,11 +3,13 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -96,18 +98,21 @@ type follower struct {
 	mu    sync.Mutex
 	list  *List
 	spool *spool
-	whole bool  // the copy has all that was delivered
-	known Trail // what was delivered before,
-	again Trail // and of it what the copy lacks
+	whole bool // the copy has all that was delivered
 }
 
 // follow goes on behind entries that were delivered before; or, where nobody else
 // remembers them, behind all that the copy has.
-func follow(cfg *Config, banks []rtmr.Alg, delivered Trail, all bool) (*follower, error) {
-	s, err := openSpool(filepath.Dir(cfg.Journal))
+func follow(ctx context.Context, cfg *Config, banks []rtmr.Alg, delivered Trail, all bool) (f *follower, err error) {
+	s, err := openSpool(cfg.folder())
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			s.file.Close()
+		}
+	}()
 	var copied Trail
 	err = s.read(func(e *ima.Entry) bool {
 		n := len(copied)
@@ -118,18 +123,40 @@ func follow(cfg *Config, banks []rtmr.Alg, delivered Trail, all bool) (*follower
 		copied = copied[:n]
 		return false
 	})
-	f := &follower{list: OpenList(cfg.IMADir, banks, copied), spool: s, whole: true}
-	if !all {
-		f.known, f.again = delivered, delivered[len(copied):]
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		f.list.place, err = s.place()
+	f = &follower{list: OpenList(cfg.IMADir, banks, copied), spool: s, whole: true}
+	if f.list.place, err = s.place(); err == nil && !all {
+		err = f.restore(ctx, delivered, delivered[len(copied):])
 	}
 	if err != nil {
-		f.close()
+		f.list.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// restore copies the entries that were delivered and that the copy lacks. Where they
+// were trimmed, it will never be whole again.
+func (f *follower) restore(ctx context.Context, delivered, missing Trail) error {
+	for len(missing) > 0 {
+		batch, err := nextOf(ctx, f.list, min(maxBatch, len(missing)))
+		keys := TrailOf(batch)
+		if err != nil && !errors.As(err, new(*Gap)) {
+			return err
+		}
+		if err != nil || len(keys) == 0 || !slices.Equal(keys, missing[:len(keys)]) {
+			f.list.Close()
+			f.list, f.whole = OpenList(f.list.dir, f.list.banks, delivered), false
+			return nil
+		}
+		if err := f.spool.append(f.list.Raw()); err != nil {
+			return err
+		}
+		missing = missing[len(keys):]
+	}
+	return nil
 }
 
 // next returns the next entries, at most n, of which the copy has the records, and
@@ -137,47 +164,16 @@ func follow(cfg *Config, banks []rtmr.Alg, delivered Trail, all bool) (*follower
 func (f *follower) next(n int) (batch []rtmr.Measurement, size int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for {
-		trail, at := f.list.trail, f.list.place
-		batch, err = f.list.Next(n)
-		if len(f.again) > 0 && !f.copies(batch, err) {
-			f.again, f.whole = nil, false
-			f.list.Close()
-			f.list = OpenList(f.list.dir, f.list.banks, f.known)
-			continue
-		}
-		if len(batch) > 0 && f.whole {
-			if full := f.spool.append(f.list.Raw()); full != nil {
-				f.list.Close() // to have them again
-				f.list.trail, f.list.place = trail, at
-				return nil, f.spool.size, errors.Join(err, full)
-			}
-		}
-		if done := min(len(f.again), len(batch)); done > 0 {
-			f.again, batch = f.again[done:], batch[done:]
-			if len(batch) == 0 && err == nil {
-				continue
-			}
-		}
-		if len(f.again) == 0 {
-			f.known = nil
-		}
-		return batch, f.spool.size, err
-	}
-}
-
-// copies reports whether what was read are the entries that the copy lacks. If not,
-// they were trimmed, and the copy will not be had.
-func (f *follower) copies(batch []rtmr.Measurement, err error) bool {
-	if errors.As(err, new(*Gap)) {
-		return false
-	}
-	for i, key := range TrailOf(batch) {
-		if i < len(f.again) && key != f.again[i] {
-			return false
+	trail, at := f.list.trail, f.list.place
+	batch, err = f.list.Next(n)
+	if len(batch) > 0 && f.whole {
+		if full := f.spool.append(f.list.Raw()); full != nil {
+			f.list.Close() // to have them again
+			f.list.trail, f.list.place = trail, at
+			return nil, f.spool.size, errors.Join(err, full)
 		}
 	}
-	return true
+	return batch, f.spool.size, err
 }
 
 func (f *follower) close() error { return errors.Join(f.list.Close(), f.spool.file.Close()) }
@@ -189,7 +185,7 @@ var errNotWhole = errors.New("the copy of it was lost, and since then the list w
 func (f *follower) first(n int64) (*io.SectionReader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.whole || len(f.again) > 0 {
+	if !f.whole {
 		return nil, errNotWhole
 	}
 	return f.spool.first(n), nil

@@ -205,7 +205,7 @@ func (h *Helper) Values(ctx context.Context) (rtmr.Values, error) {
 		return nil, err
 	}
 	defer h.extender.unlock()
-	if err := h.extender.catchUp(context.WithoutCancel(ctx)); err != nil {
+	if err := h.extender.catchUp(context.WithoutCancel(ctx), sorted(h.extender.registers)); err != nil {
 		return nil, err
 	}
 	return h.cfg.Device.Read(ctx)
@@ -220,7 +220,7 @@ type progress struct {
 
 // publish has progress return what is so now. The lock is held.
 func (e *Extender) publish() {
-	e.now.Store(&progress{e.journal.Size(), len(e.behind), e.listed, e.journal.counts})
+	e.now.Store(&progress{e.journal.Size(), e.behind(), e.listed, e.journal.counts})
 }
 
 func (e *Extender) unlock() {

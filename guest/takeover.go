@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"os"
 	"slices"
 
 	"tallystick/guest/internal/fault"
@@ -40,13 +43,9 @@ type takeover struct {
 //     kernel before a kexec extended them, whose /run is gone; or, of registers that
 //     do not outlive a kernel, somebody removed the journal.
 func (h *Helper) judge(ctx context.Context, p *past) (*takeover, error) {
-	lost, r := h.extender.lost, h.extender.Recovery()
-	if lost == nil && r.Records > 0 {
+	lost, r, live := h.extender.lost, h.extender.Recovery(), h.extender.start.Registers
+	if h.extender.noted(takenOver) {
 		return nil, nil
-	}
-	live, err := h.cfg.Device.Read(ctx)
-	if err != nil {
-		return nil, err
 	}
 	t := &takeover{live: live, start: h.atBoot(), Lost: lost != nil || !h.survivesKexec()}
 	switch {
@@ -89,6 +88,11 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 	switch {
 	case w.proven >= 0:
 		t.Proven, t.Entries = true, w.proven
+		if h.extender.lost == nil && h.extender.young() {
+			if done, err := h.rebuild(ctx, p, t, w.registers); done || err != nil {
+				return err
+			}
+		}
 	case t.Lost:
 		t.Entries = len(w.trail)
 	default:
@@ -102,11 +106,85 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 	return nil
 }
 
+// rebuild makes a journal of entries of the list that lead from what the boot left to
+// what the registers hold, as the helper that extended them had it; done is false if
+// they do not, in all registers. It takes the journal's place at once, and whole.
+func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []rtmr.Register) (done bool, err error) {
+	start := h.extender.start
+	start.Registers = make(rtmr.Values)
+	for a, bank := range t.live {
+		start.Registers[a] = maps.Clone(bank)
+	}
+	values := make(map[rtmr.Register]bank)
+	for _, reg := range registers {
+		values[reg] = t.start(reg)
+		start.add(reg, t.start(reg))
+	}
+	first, err := start.measurement()
+	if err != nil {
+		return false, err
+	}
+	j, err := newJournal(h.cfg.Journal, first)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if !done {
+			err = errors.Join(err, j.Close(), os.Remove(h.cfg.Journal+".new"))
+		}
+	}()
+	trail, err := h.write(ctx, j, t, values)
+	if err != nil {
+		return false, err
+	}
+	for reg, value := range values {
+		if !value.equal(bankOf(t.live, reg)) {
+			return false, nil
+		}
+	}
+	if err := h.extender.adopt(j, start, registers); err != nil {
+		return false, err
+	}
+	h.cfg.Log.Warn("the journal was made anew of entries of the IMA list that lead to the registers", "entries", t.Entries, "reason", t.Reason)
+	p.trail, p.over = trail, nil
+	return true, nil
+}
+
+// write journals the entries, and makes of the values what they make of the registers.
+func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, values map[rtmr.Register]bank) (trail Trail, err error) {
+	remark, err := noteOf(takenOver, takeover{Proven: true, Reason: t.Reason, Lost: t.Lost})
+	if err != nil {
+		return nil, err
+	}
+	if err := j.Append([]rtmr.Measurement{remark}); err != nil {
+		return nil, err
+	}
+	list := OpenList(h.cfg.IMADir, h.banks(), nil)
+	defer list.Close()
+	for len(trail) < t.Entries {
+		batch, err := nextOf(ctx, list, min(maxBatch, t.Entries-len(trail)))
+		if err != nil || len(batch) == 0 {
+			return nil, errors.Join(err, fmt.Errorf("the IMA list ends after %d of %d entries", len(trail), t.Entries))
+		}
+		trail = append(trail, TrailOf(batch)...)
+		for i := range batch {
+			if batch[i] = h.placed(batch[i]); !batch[i].NoAction {
+				values[batch[i].Register].extend(batch[i].Digests)
+			}
+		}
+		if err := j.Append(batch); err != nil {
+			return nil, err
+		}
+	}
+	return trail, nil
+}
+
 // walked is what a walk over the kernel's list found.
 type walked struct {
 	trail     Trail // of all entries
 	proven    int   // so many lead to what the registers hold; -1 for none
 	aggregate int   // index of the last boot_aggregate
+	registers []rtmr.Register
 }
 
 // walk folds the list's entries behind the trail from where the registers started,
@@ -135,6 +213,7 @@ func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, 
 			if value == nil {
 				value = t.start(m.Register)
 				values[m.Register] = value
+				w.registers = append(w.registers, m.Register)
 				if len(w.trail) > 0 && value.equal(live) {
 					w.proven = len(w.trail) + i
 				}

@@ -1,0 +1,9 @@
+//go:build linux
+
+package guest
+
+// What is fuzzed without files.
+var (
+	BuildID = buildID
+	CPU     = cpu
+)
