@@ -467,10 +467,10 @@ func (r *round) chosen(j journaledRound) string {
 
 // youth orders points by how much a journal may have that comes to them.
 func youth(point string) int {
-	if i := slices.Index([]string{"base.before", "base.after", "mirror.before", "mirror.after"}, point); i >= 0 {
+	if i := slices.Index([]string{"install.before", "install.after", "mirror.before", "mirror.after", "base.before", "base.after"}, point); i >= 0 {
 		return i
 	}
-	return 4
+	return 6
 }
 
 // leadsTo reports whether a child that finds this journal can come to the point, once
@@ -478,12 +478,14 @@ func youth(point string) int {
 func (r *round) leadsTo(point string, j journaledRound) bool {
 	kind, _, _ := strings.Cut(point, ".")
 	switch kind {
-	case "base":
+	case "install":
 		return j.records == 0
+	case "base":
+		return r.apps && j.records > 0 && (r.kind != "tpm" || j.apps == 0)
 	case "mirror":
 		return j.boot == 0
-	case "aside", "takeover":
-		return !r.apps && j.list > 0
+	case "aside", "takeover", "rebuild":
+		return !r.apps && r.least > 0
 	case "gap", "note":
 		return r.apps && j.list > 0
 	case "batch":
@@ -500,15 +502,46 @@ func (r *round) prepare(point string, j journaledRound) {
 	r.Helper()
 	kind, _, _ := strings.Cut(point, ".")
 	switch {
-	case j.list == 0:
-	case !r.apps && (kind == "aside" || kind == "takeover" || rand.IntN(5) == 0):
+	case kind == "base":
+		r.foreign()
+	case !r.apps && (kind == "rebuild" || r.least > 0 && rand.IntN(10) == 0):
+		r.remove()
+	case !r.apps && j.list > 0 && (kind == "aside" || kind == "takeover" || rand.IntN(5) == 0):
 		r.damage(j)
-	case !r.apps:
+	case !r.apps || j.list == 0:
 	case kind == "gap" || kind == "note" || rand.IntN(5) == 0:
 		r.list.trim(j.list) // all that was read: who knows what went with it
 	case rand.IntN(5) == 0:
 		r.list.trim(j.list - 1)
 	}
+}
+
+// foreign extends a register past the helper: one that it extends nowhere else; or, of
+// a TPM's, which others extend as a matter of course, one that it has yet to extend.
+func (r *round) foreign() {
+	r.Helper()
+	reg := map[string]rtmr.Register{"bpf": rtmr.MustParse("pcr12"), "tdx": rtmr.MustParse("rtmr1"), "tpm": appRegister("tpm")}[r.kind]
+	d := r.device.Describe()
+	info, _ := d.Register(reg)
+	var digests []rtmr.Digest
+	for _, a := range info.Banks {
+		digests = append(digests, rtmr.Digest{Alg: a, Sum: a.AppendHash(nil, []byte("others'"))})
+		a.Extend(r.from[a][reg], digests[len(digests)-1].Sum)
+	}
+	if err := r.device.Extend(ctx, reg, digests); err != nil {
+		r.Fatal(err)
+	}
+	r.history = append(r.history, "foreign")
+}
+
+// remove takes the journal away, and leaves the copy of the list.
+func (r *round) remove() {
+	r.Helper()
+	if err := os.Remove(r.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.Fatal(err)
+	}
+	r.history = append(r.history, "remove")
+	r.damaged = true
 }
 
 // damage flips a bit in the last entry of the kernel's list in the journal.
@@ -540,7 +573,7 @@ func (r *round) kill(point string) {
 	os.Remove(hit)
 	cmd := exec.Command(r.program)
 	cmd.Env = append(os.Environ(), envDevice+"="+r.kind, envDir+"="+r.dir)
-	if r.apps {
+	if r.apps && (r.hits["base.after"] > 0 || strings.HasPrefix(point, "base.")) {
 		cmd.Env = append(cmd.Env, envApps+"=1")
 	}
 	if point != "" {
