@@ -71,7 +71,11 @@ func openDevice(kind, dir string) (rtmr.Device, error) {
 	case "tdx":
 		return tdx.Open(tdx.Options{})
 	case "tpm":
-		return tpm.Open(tpm.Options{})
+		node, err := os.ReadFile(filepath.Join(dir, nodeFile))
+		if err != nil {
+			return nil, err
+		}
+		return tpm.Open(tpm.Options{Path: string(node)})
 	}
 	return bpf.Open(bpf.Options{Path: filepath.Join(filepath.Dir(dir), "bpf", filepath.Base(dir))})
 }
@@ -288,7 +292,7 @@ func (k *killing) fresh(t *testing.T, dir string) rtmr.Device {
 	case "tdx":
 		reloadModule(t, os.Getenv(envModule))
 	case "tpm":
-		k.restartTPM(t, filepath.Dir(dir))
+		k.restartTPM(t, dir)
 	}
 	device, err := openDevice(k.kind, dir)
 	if err != nil {
@@ -313,24 +317,20 @@ func reloadModule(t *testing.T, file string) {
 	}
 }
 
-// restartTPM starts a TPM by the proxy, of which this kernel's IMA takes no notice.
+// nodes are the devices of TPMs.
+const nodes = "/dev/tpmrm*"
+
+// restartTPM starts another TPM by the proxy, of which this kernel's IMA takes no
+// notice, and writes down its device. The one before it goes when the kernel likes.
 func (k *killing) restartTPM(t *testing.T, dir string) {
 	t.Helper()
-	const node = "/dev/tpmrm0"
-	until := func(there bool) {
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			if _, err := os.Stat(node); (err == nil) == there {
-				return
-			}
-			if time.Since(began) > time.Minute {
-				t.Fatalf("%s is there, or is not, for a minute", node)
-			}
-		}
+	before, err := filepath.Glob(nodes)
+	if err != nil {
+		t.Fatal(err)
 	}
 	end := func() {
 		k.tpm.Process.Kill()
 		k.tpm.Wait()
-		until(false)
 	}
 	if k.tpm != nil {
 		end()
@@ -342,18 +342,23 @@ func (k *killing) restartTPM(t *testing.T, dir string) {
 	if err := k.tpm.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(true)
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		now, err := filepath.Glob(nodes)
+		if err != nil || time.Since(began) > time.Minute {
+			t.Fatalf("no new TPM in a minute: %v", err)
+		}
+		now = slices.DeleteFunc(now, func(node string) bool { return slices.Contains(before, node) })
+		if len(now) > 0 {
+			if err := os.WriteFile(filepath.Join(dir, nodeFile), []byte(now[0]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
 }
 
-// killing is what all rounds share.
-type killing struct {
-	kind, program    string
-	tpm              *exec.Cmd      // that runs
-	hits             map[string]int // by point, how often the child died there
-	deaths, atPoints int
-	rounds           int
-	starting         time.Duration // that the last child took
-}
+// nodeFile has the TPM's device, in a round's folder.
+const nodeFile = "node"
 
 // round is a journal and a list, over which children die.
 type round struct {
