@@ -360,6 +360,16 @@ func (k *killing) restartTPM(t *testing.T, dir string) {
 // nodeFile has the TPM's device, in a round's folder.
 const nodeFile = "node"
 
+// killing is what all rounds share.
+type killing struct {
+	kind, program    string
+	tpm              *exec.Cmd      // that runs
+	hits             map[string]int // by point, how often the child died there
+	deaths, atPoints int
+	rounds           int
+	starting         time.Duration // that the last child took
+}
+
 // round is a journal and a list, over which children die.
 type round struct {
 	*testing.T
