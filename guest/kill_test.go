@@ -993,10 +993,10 @@ func TestLab(t *testing.T) {
 				c.Files["/labtsm.ko"] = labtsm(t, c.Kernel)
 			}
 			g := c.Machine.Start(t)
-			for left := labKills(); left > 0; left -= 80 { // an answer takes five minutes at most
+			for left := labKills(); left > 0; left -= 100 { // an answer takes five minutes at most
 				r := g.Exec(lab.Command{
 					Args: []string{"/guest/guest.test", "-test.v", "-test.run", "^TestKilled$"},
-					Env: []string{envKind + "=" + c.device, fmt.Sprintf("%s=%d", envKills, min(left, 80)),
+					Env: []string{envKind + "=" + c.device, fmt.Sprintf("%s=%d", envKills, min(left, 100)),
 						envPoints + "=" + strings.Join(points(t), ","), envModule + "=/labtsm.ko", "TMPDIR=/run"},
 					Dir: "/guest",
 				})
