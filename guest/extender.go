@@ -35,7 +35,7 @@ type Extender struct {
 	folder  *os.File // locked
 	start   base     // the journal's first record
 	notes   map[string]bool
-	lost    *recovery // what the last journal that was put aside is believed to say
+	lost    *recovery // what is believed of the journals that were put aside
 
 	mu        lock
 	now       atomic.Pointer[progress] // what Status tells while the lock is held
@@ -118,11 +118,13 @@ type opening struct {
 	each   func(rtmr.Measurement)
 	here   origin
 	found  *recovery // in the journal
-	lost   *recovery // in the last of those that were put aside before
+	lost   *recovery // in those that were put aside
 }
 
 // damage is why a journal cannot be believed.
 type damage struct{ error }
+
+func (d damage) Unwrap() error { return d.error }
 
 func (o *opening) open(ctx context.Context) (*Extender, error) {
 	var err error
@@ -169,21 +171,39 @@ func (o *opening) record(m rtmr.Measurement) error {
 	}
 	if o.found.records == 1 {
 		for _, aside := range o.found.start.Damaged {
-			o.lost = newRecovery(o.here, nil)
-			err := readAside(inFolder(o.path, aside.Name), func(m rtmr.Measurement) error {
-				err := o.lost.add(m)
-				if err == nil {
-					o.each(m)
-				}
-				return err
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := o.aside(inFolder(o.path, aside.Name)); err != nil {
 				return err
 			}
 		}
 	}
 	o.each(m)
 	return nil
+}
+
+// aside takes a journal that was put aside, as far as it can be believed.
+func (o *opening) aside(path string) error {
+	r := newRecovery(o.here, nil)
+	err := readAside(path, func(m rtmr.Measurement) error {
+		err := r.add(m)
+		if err == nil {
+			o.each(m)
+		}
+		return err
+	})
+	o.lose(r)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// lose remembers what a journal said that was put aside. Where it does not say what was
+// taken over from the one before it, nothing of the kernel's list was extended in its
+// time, and that one is what to go on from.
+func (o *opening) lose(r *recovery) {
+	if o.lost == nil || r.notes[takenOver] {
+		o.lost = r
+	}
 }
 
 func (o *opening) extender(registers map[rtmr.Register]*state) *Extender {
@@ -227,7 +247,7 @@ func (o *opening) replace(ctx context.Context, cause error) (*Extender, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.lost = o.found
+	o.lose(o.found)
 	return o.begin(live, asideDamaged, cause)
 }
 

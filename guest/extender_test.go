@@ -293,6 +293,8 @@ func TestFlipped(t *testing.T) {
 			if kept, err := os.ReadFile(r.Damaged); err != nil || !bytes.Equal(kept, flipped) || r.Reason == "" {
 				t.Fatalf("bit %d: %v, or not what was there; %v", bit, err, r.Reason)
 			}
+		case r.Other != "":
+			kinds["another boot's or device's"]++
 		case r.Foreign != "":
 			kinds["foreign"]++
 		case r.Behind != 0:

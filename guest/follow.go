@@ -4,9 +4,10 @@ package guest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -84,20 +85,22 @@ func OpenList(dir string, banks []rtmr.Alg, delivered Trail) *List {
 	return &List{dir: dir, banks: banks, trail: slices.Clone(delivered), gap: -1}
 }
 
-// Trail are the entries that were delivered since boot, by 8 bytes of each one's
-// hash, which is this process's own: nobody can make an entry that looks like another.
+// Trail are the entries that were delivered since boot, by 8 bytes of each one's hash.
 type Trail []uint64
 
-var trailSeed = maphash.MakeSeed()
-
 // Add adds an entry.
-func (t *Trail) Add(e *ima.Entry) {
-	var h maphash.Hash
-	h.SetSeed(trailSeed)
-	h.WriteString(e.Template())
-	h.WriteByte(0)
+func (t *Trail) Add(e *ima.Entry) { t.add(hashOf(e)) }
+
+func (t *Trail) add(hash []byte) { *t = append(*t, binary.BigEndian.Uint64(hash)) }
+
+// hashOf returns the SHA-256 of an entry: of its template's name, a zero byte, and the
+// template data.
+func hashOf(e *ima.Entry) []byte {
+	h := sha256.New()
+	io.WriteString(h, e.Template())
+	h.Write([]byte{0})
 	h.Write(e.Data())
-	*t = append(*t, h.Sum64())
+	return h.Sum(nil)
 }
 
 // TrailOf returns the trail of a list's measurements.

@@ -5,6 +5,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"tallystick/evidence"
 	"tallystick/guest/internal/fault"
 	"tallystick/ima"
 	"tallystick/rtmr"
@@ -223,7 +225,7 @@ func (h *Helper) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.tellHeadless(first); err != nil {
+	if err := h.tellHeadless(ctx, first); err != nil {
 		return err
 	}
 	delivered, err := h.past.delivered(ctx, &h.cfg)
@@ -238,14 +240,43 @@ func (h *Helper) begin(ctx context.Context) error {
 	return nil
 }
 
-// tellHeadless journals that the list was trimmed before any helper read it.
-func (h *Helper) tellHeadless(first *ima.Entry) error {
+// tellHeadless tells that the list was trimmed before any helper read it.
+func (h *Helper) tellHeadless(ctx context.Context, first *ima.Entry) error {
 	if _, ok := first.BootAggregate(); ok || h.past.skipped > 0 || len(h.past.trail) > 0 {
 		return nil
 	}
-	text := "the IMA list does not begin with boot_aggregate: it was trimmed before it was read"
+	const text = "the IMA list does not begin with boot_aggregate: it was trimmed before it was read"
 	h.cfg.Log.Error("measurements are missing", "error", text)
-	return h.extender.Note("gap", map[string]any{"after": 0, "text": text})
+	_, err := h.extender.Extend(ctx, h.incident(evidence.GapType, gapData{0, text}))
+	return err
+}
+
+// gapData is a gap's data in the journal.
+type gapData struct {
+	After int    `json:"after"` // entries of the list
+	Text  string `json:"text"`
+}
+
+// incident returns what nobody is to deny later as a measurement, into the register of
+// IMA's entries. Where that is the kernel's to extend, or there is none, it stands in
+// the journal alone.
+func (h *Helper) incident(kind string, about any) rtmr.Measurement {
+	data, err := json.Marshal(about)
+	if err != nil {
+		panic(err) // a slip in the source: it is of plain fields
+	}
+	pcr10, _ := rtmr.PCR(10).Register()
+	info, ok := h.description(h.place(pcr10))
+	m := rtmr.Measurement{Entry: appEntry{kind, data}}
+	if !ok || !info.Writable || h.kernelExtends {
+		m.NoAction, m.Entry = true, note(noteMagic+strings.TrimPrefix(kind, OwnType)+"\x00"+string(data))
+		return m
+	}
+	m.Register = info.Register
+	for _, a := range info.Banks {
+		m.Digests = append(m.Digests, rtmr.Digest{Alg: a, Sum: a.AppendHash(nil, data)})
+	}
+	return m
 }
 
 // following returns what follows the list, or nil.
@@ -315,21 +346,30 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 			return false, err
 		}
 	}
-	if err := h.tellGap(p); err != nil {
+	if err := h.tellGap(ctx, p); err != nil {
 		return false, h.failed("journal a gap", err)
 	}
 	more = p.entries > 0
 	if more && !h.kernelExtends {
 		e := h.extender
 		n, err := e.extendAll(ctx, p.batch, func() { e.listed, e.listedSize = e.listed+p.entries, p.size })
-		if p.batch = p.batch[n:]; len(p.batch) == 0 {
+		p.batch = p.batch[n:]
+		if record := (*RecordError)(nil); errors.As(err, &record) {
+			// Too long for the journal, for one: it would be in the way for ever.
+			p.batch[record.Index] = h.leftOut(p.batch[record.Index], record.Err.Error())
+			return true, h.failed("extend", err)
+		}
+		if len(p.batch) == 0 {
 			*p = pending{}
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return false, h.failed("extend", err)
 		}
 	}
 	*p = pending{}
+	if err := ctx.Err(); err != nil {
+		return false, err // what is behind, whoever opens the journal next extends
+	}
 	if behind != nil {
 		return more, h.failed("extend", behind)
 	}
@@ -366,9 +406,9 @@ func (h *Helper) next(f *follower) (p pending, err error) {
 		err = nil // any other comes again
 	}
 	p.entries, p.size = len(batch), size
-	p.batch = make([]rtmr.Measurement, len(batch))
-	for i, m := range batch {
-		p.batch[i] = h.placed(m)
+	p.batch = make([]rtmr.Measurement, 0, len(batch))
+	for _, m := range batch {
+		p.batch = append(p.batch, h.placed(m))
 	}
 	if p.entries > 0 || p.gap != nil {
 		err = nil
@@ -376,15 +416,16 @@ func (h *Helper) next(f *follower) (p pending, err error) {
 	return p, err
 }
 
-// tellGap journals the gap, if there is one: until it is, nothing behind it is.
-func (h *Helper) tellGap(p *pending) error {
+// tellGap tells of the gap, if there is one: until it is in the journal, nothing that
+// is behind it is.
+func (h *Helper) tellGap(ctx context.Context, p *pending) error {
 	if p.gap == nil {
 		return nil
 	}
 	fault.Point("gap.before")
-	err := h.extender.Note("gap", map[string]any{"after": p.gap.After, "text": p.gap.Error()})
+	n, err := h.extender.Extend(ctx, h.incident(evidence.GapType, gapData{p.gap.After, p.gap.Error()}))
 	fault.Point("gap.after")
-	if err == nil {
+	if n == 1 {
 		h.cfg.Log.Error("measurements may be missing", "error", p.gap)
 		p.gap = nil
 	}
@@ -424,22 +465,34 @@ func (h *Helper) place(r rtmr.Register) rtmr.Register {
 }
 
 // placed gives a measurement the device's register and banks. Where it has none for
-// it, the measurement extends nothing, and stands in the journal as such.
+// it, it becomes one that says so.
 func (h *Helper) placed(m rtmr.Measurement) rtmr.Measurement {
 	if m.NoAction {
-		return m
+		return h.leftOut(m, "no TPM has the PCR, and the kernel extended nothing")
 	}
 	place := h.place(m.Register)
 	info, ok := h.description(place)
 	if !ok || !info.Writable {
 		h.missed(m.Register)
-		return rtmr.Measurement{NoAction: true, Entry: m.Entry}
+		return h.leftOut(m, "the device has no register for "+m.Register.String())
 	}
 	m.Register = place
 	if slices.ContainsFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) }) {
 		m.Digests = slices.DeleteFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) })
 	}
 	return m
+}
+
+// leftOutData is in the journal in an entry's place.
+type leftOutData struct {
+	Template string   `json:"template"`
+	Entry    rtmr.Hex `json:"entry"` // hashOf
+	Text     string   `json:"text"`
+}
+
+// leftOut tells of an entry that cannot be extended.
+func (h *Helper) leftOut(m rtmr.Measurement, why string) rtmr.Measurement {
+	return h.incident(evidence.LeftOutType, leftOutData{m.Entry.Type(), hashOf(m.Entry.(*ima.Entry)), why})
 }
 
 // missed tells once of a register that the list names and the device does not have.

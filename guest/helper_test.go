@@ -66,7 +66,7 @@ func TestHelper(t *testing.T) {
 			some.Close()
 			k.set(list)
 			entries := len(all(t, guest.OpenList(k.dir, banks, nil)))
-			h := run(t, cfg, func(h *guest.Helper) bool { return h.Status().IMA == entries })
+			h := run(t, cfg, caughtUp(entries))
 			if s := h.Status(); s.Error != "" {
 				t.Error(s.Error)
 			}
@@ -152,7 +152,7 @@ func TestSalvage(t *testing.T) {
 	d := pcrs(banks...)
 	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir}
 	half := len(all(t, guest.OpenList(k.dir, banks, nil)))
-	run(t, cfg, func(h *guest.Helper) bool { return h.Status().IMA == half }).Close()
+	run(t, cfg, caughtUp(half)).Close()
 
 	content, err := os.ReadFile(cfg.Journal)
 	if err != nil {
@@ -164,7 +164,7 @@ func TestSalvage(t *testing.T) {
 	}
 	k.set(list)
 	entries := len(all(t, guest.OpenList(k.dir, banks, nil)))
-	h := run(t, cfg, func(h *guest.Helper) bool { return h.Status().IMA == entries })
+	h := run(t, cfg, caughtUp(entries))
 	if r := h.Status().Recovery; r.Damaged == "" && r.Foreign == "" {
 		t.Errorf("%+v, expected to be told", r)
 	}
@@ -184,5 +184,22 @@ func must[T any](v T, err error) func(t *testing.T) T {
 			t.Fatal(err)
 		}
 		return v
+	}
+}
+
+func withTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	c, cancel := context.WithTimeout(ctx, d)
+	t.Cleanup(cancel)
+	return c, cancel
+}
+
+// until waits for a condition.
+func until(t *testing.T, within context.Context, true func() bool) {
+	t.Helper()
+	for !true() {
+		if within.Err() != nil {
+			t.Fatal("the condition did not come true")
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

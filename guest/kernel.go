@@ -81,7 +81,7 @@ func (h *Helper) listed(ctx context.Context, size int64) (*io.SectionReader, err
 	for h.kernelExtends {
 		p, err := h.next(f)
 		if err == nil {
-			err = h.tellGap(&p)
+			err = h.tellGap(ctx, &p)
 		}
 		if errors.Is(err, ErrListBusy) {
 			err = Poll(busyWait).Wait(ctx)

@@ -236,7 +236,7 @@ func TestOwnShown(t *testing.T) {
 // FuzzOwnEvents: notes and processors of any content are parsed, and stop nobody.
 func FuzzOwnEvents(f *testing.F) {
 	f.Add([]byte(note("GNU\x00", 3, "id")), []byte(x86CPU))
-	f.Add([]byte(note("GNU\x00", 1, "id")+note("GNU\x00", 3, "id"))[:30], []byte(":\n"))
+	f.Add([]byte(note("GNU\x00", 1, "id") + note("GNU\x00", 3, "id"))[:30], []byte(":\n"))
 	f.Fuzz(func(t *testing.T, notes, cpu []byte) {
 		if id := guest.BuildID(notes); len(id) > 0 && !bytes.Contains(notes, id) {
 			t.Errorf("%x", id)

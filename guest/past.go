@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"tallystick/eventlog/cel"
+	"tallystick/evidence"
 	"tallystick/ima"
 	"tallystick/rtmr"
 )
@@ -42,13 +43,16 @@ func (p *past) add(m rtmr.Measurement) {
 			p.events++
 		}
 	case cel.ContentTallystick:
-		if m.NoAction {
-			return
-		}
-		if kind := entry.Type(); strings.HasPrefix(kind, OwnType) {
+		switch kind := entry.Type(); {
+		case m.NoAction:
+		case kind == evidence.LeftOutType:
+			p.leftOut(entry.Data())
+		case kind == evidence.GapType:
+		case strings.HasPrefix(kind, OwnType):
 			p.own[strings.Clone(kind)] = true
+		default:
+			p.remember(m)
 		}
-		p.remember(m)
 	}
 }
 
@@ -62,12 +66,22 @@ func (p *past) note(data []byte) {
 	switch string(kind) {
 	case ownDone:
 		p.ownDone = true
+	case strings.TrimPrefix(evidence.LeftOutType, OwnType):
+		p.leftOut(about)
 	case takenOver:
 		var t takeover
 		if json.Unmarshal(about, &t) == nil {
 			p.skipped, p.trail = t.Entries, nil
 			p.lost = p.lost || t.Lost
 		}
+	}
+}
+
+// leftOut takes an entry that was not extended.
+func (p *past) leftOut(data []byte) {
+	var left leftOutData
+	if json.Unmarshal(data, &left) == nil && len(left.Entry) >= 8 {
+		p.trail.add(left.Entry)
 	}
 }
 

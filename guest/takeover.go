@@ -188,7 +188,7 @@ func (h *Helper) write(ctx context.Context, j *Journal, t *takeover, values map[
 // walked is what a walk over the kernel's list found.
 type walked struct {
 	trail     Trail // of all entries
-	proven    int   // so many lead to what the registers hold; -1 for none
+	proven    int   // so many lead to what all registers hold; -1 for none
 	aggregate int   // index of the last boot_aggregate
 	registers []rtmr.Register
 }
@@ -196,10 +196,10 @@ type walked struct {
 // walk folds the list's entries behind the trail from where the registers started,
 // and finds where they are what they are.
 func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, err error) {
-	w = walked{trail: slices.Clone(trail), proven: -1}
+	w = walked{trail: slices.Clone(trail), proven: len(trail)} // if nothing is behind it
 	list := OpenList(h.cfg.IMADir, h.banks(), trail)
 	defer list.Close()
-	values := make(map[rtmr.Register]bank)
+	values, differ := make(map[rtmr.Register]bank), make(map[rtmr.Register]bool)
 	for {
 		batch, err := nextOf(ctx, list, maxBatch)
 		if err != nil && !errors.As(err, new(*Gap)) {
@@ -209,22 +209,23 @@ func (h *Helper) walk(ctx context.Context, trail Trail, t *takeover) (w walked, 
 			return w, nil
 		}
 		for i, m := range batch {
-			if m = h.placed(m); m.NoAction {
-				continue
-			}
 			if _, ok := m.Entry.(*ima.Entry).BootAggregate(); ok {
 				w.aggregate = len(w.trail) + i
+			}
+			if m = h.placed(m); m.NoAction {
+				continue
 			}
 			value, live := values[m.Register], bankOf(t.live, m.Register)
 			if value == nil {
 				value = t.start(m.Register)
 				values[m.Register] = value
 				w.registers = append(w.registers, m.Register)
-				if len(w.trail) > 0 && value.equal(live) {
-					w.proven = len(w.trail) + i
+				if differ[m.Register] = !value.equal(live); differ[m.Register] {
+					w.proven = -1 // entries that come before prove nothing
 				}
 			}
-			if value.extend(m.Digests); value.equal(live) {
+			value.extend(m.Digests)
+			if differ[m.Register] = !value.equal(live); !slices.Contains(slices.Collect(maps.Values(differ)), true) {
 				w.proven = len(w.trail) + i + 1
 			}
 		}

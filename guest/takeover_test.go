@@ -44,7 +44,7 @@ func td() outliving {
 // caughtUp says that so many entries of the list were followed, and more were waited
 // for.
 func caughtUp(n int) func(h *guest.Helper) bool {
-	return func(h *guest.Helper) bool { return h.Status().IMA >= n }
+	return func(h *guest.Helper) bool { s := h.Status(); return s.IMA >= n && s.Behind == 0 }
 }
 
 // foldOf is what entries of a list make of a register, one after another.
