@@ -271,7 +271,6 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 	if err != nil {
 		return nil, err
 	}
-	fault.Point("base.before")
 	if e.journal, err = newJournal(o.path, first); err != nil {
 		return nil, err
 	}
@@ -279,7 +278,6 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 		e.journal.Close()
 		return nil, err
 	}
-	fault.Point("base.after")
 	e.start = b
 	for _, reg := range b.names() {
 		e.registers[reg] = &state{value: bankOf(live, reg)}
@@ -326,9 +324,11 @@ func (e *Extender) rebase(b *base) error {
 		return err
 	}
 	if e.journal != nil { // as of one that is put aside
+		fault.Point("base.before")
 		if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
 			return err
 		}
+		fault.Point("base.after")
 	}
 	for _, reg := range b.names() {
 		e.registers[reg].value = bankOf(b.Registers, reg)

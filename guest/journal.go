@@ -147,9 +147,10 @@ func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 // install has the journal come to its path. One that is there gets the name aside, if
 // that is not "", before.
 func (j *Journal) install(aside string) error {
+	fault.Point("install.before")
+	defer fault.Point("install.after")
 	if aside != "" {
 		fault.Point("aside.before")
-		defer fault.Point("aside.after")
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -80,11 +80,11 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 		return nil
 	}
 	fault.Point("takeover.before")
-	trail, err := p.delivered(ctx, &h.cfg)
+	delivered, err := p.delivered(ctx, &h.cfg) // beside the journal's, those of a takeover before
 	if err != nil {
 		return err
 	}
-	w, err := h.walk(ctx, trail, t)
+	w, err := h.walk(ctx, delivered, t)
 	if err != nil {
 		return err
 	}
@@ -146,9 +146,11 @@ func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []
 			return false, nil
 		}
 	}
+	fault.Point("rebuild.written")
 	if err := h.extender.adopt(j, start, registers); err != nil {
 		return false, err
 	}
+	fault.Point("rebuild.adopted")
 	h.cfg.Log.Warn("the journal was made anew of entries of the IMA list that lead to the registers", "entries", t.Entries, "reason", t.Reason)
 	p.trail, p.over = trail, nil
 	return true, nil
