@@ -48,6 +48,8 @@ func (p *past) add(m rtmr.Measurement) {
 		case kind == evidence.LeftOutType:
 			p.leftOut(entry.Data())
 		case kind == evidence.GapType:
+		case kind == ownEnd:
+			p.ownDone = true
 		case strings.HasPrefix(kind, OwnType):
 			p.own[strings.Clone(kind)] = true
 		default:
@@ -64,8 +66,6 @@ func (p *past) note(data []byte) {
 	}
 	kind, about, _ := bytes.Cut(text, []byte{0})
 	switch string(kind) {
-	case ownDone:
-		p.ownDone = true
 	case strings.TrimPrefix(evidence.LeftOutType, OwnType):
 		p.leftOut(about)
 	case takenOver:
