@@ -554,7 +554,7 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, ErrKeyUsed // which key is nobody else's business
 		}
-		return false, h.extender.CatchUp(ctx)
+		return false, errors.Join(h.extender.CatchUp(ctx), h.extender.Undecided(m))
 	}
 	n, err := h.extender.Extend(ctx, m)
 	fault.Point("key.before")
@@ -588,7 +588,7 @@ func (h *Helper) Close() (err error) {
 		err = h.follower.close()
 	}
 	if h.extender != nil {
-		err = errors.Join(err, h.extender.Close())
+		err = errors.Join(err, h.extender.Stop())
 	}
 	return err
 }

@@ -179,7 +179,6 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
 		j.counts.add(m)
-		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err
 		}

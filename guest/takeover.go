@@ -48,6 +48,9 @@ func (h *Helper) judge(ctx context.Context, p *past) (*takeover, error) {
 		return nil, nil
 	}
 	t := &takeover{live: live, start: h.atBoot(), Lost: lost != nil || !h.survivesKexec()}
+	if lost != nil && lost.records == 0 && !h.moved(live, t.start) {
+		return nil, nil // nor was anything extended
+	}
 	switch {
 	case lost != nil:
 		t.Reason = "the journal was damaged: " + r.Reason
