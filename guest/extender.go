@@ -96,7 +96,7 @@ func OpenExtender(ctx context.Context, device rtmr.Device, path string, each fun
 		each = func(rtmr.Measurement) {}
 	}
 	// The lock comes first: registers that another still extends are not read.
-	folder, err := lockFolder(filepath.Dir(path))
+	folder, err := holdFolder(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}

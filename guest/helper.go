@@ -48,6 +48,9 @@ func (p Poll) Wait(ctx context.Context) error {
 type Config struct {
 	Device  rtmr.Device
 	Journal string // the journal's path
+	// Locks is a folder that all helpers share, so that no two with other journals
+	// extend one device; "" if nobody else could.
+	Locks string
 	// IMADir is where the kernel has its lists; IMADir if "".
 	IMADir string
 	// Register is where IMA's entries are extended. The zero Register is, where
@@ -76,6 +79,7 @@ type Config struct {
 // Helper extends what the kernel and applications measure, each exactly once.
 type Helper struct {
 	cfg      Config
+	held     *os.File // the device's lock, or nil
 	extender *Extender
 	past     *past // until the list is followed
 
@@ -124,6 +128,11 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 // start opens the journal, finds out what was extended before, makes ready to follow
 // the kernel's list, and extends what the boot is measured by.
 func (h *Helper) start(ctx context.Context, p *past) (err error) {
+	if h.cfg.Locks != "" {
+		if h.held, err = holdDevice(h.cfg.Locks, h.cfg.Device.Describe()); err != nil {
+			return err
+		}
+	}
 	if h.extender, err = OpenExtender(ctx, h.cfg.Device, h.cfg.Journal, p.add); err != nil {
 		return err
 	}
@@ -589,6 +598,9 @@ func (h *Helper) Close() (err error) {
 	}
 	if h.extender != nil {
 		err = errors.Join(err, h.extender.Stop())
+	}
+	if h.held != nil {
+		err = errors.Join(err, h.held.Close())
 	}
 	return err
 }

@@ -813,3 +813,18 @@ func TestDamagedFirst(t *testing.T) {
 	run(t, cfg, caughtUp(count(t, list))).Close()
 	sameAsTPM(t, machine, d)
 }
+
+// Helpers of two folders do not extend one device, and do two.
+func TestDeviceHeld(t *testing.T) {
+	locks := t.TempDir()
+	helper := func(name string) (*guest.Helper, error) {
+		return guest.New(ctx, guest.Config{Device: &faulty{device: newDevice(), name: name}, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: t.TempDir(), Locks: locks})
+	}
+	one := must(helper("one"))(t)
+	if _, err := helper("one"); !errors.Is(err, guest.ErrDeviceHeld) {
+		t.Errorf("%v, want ErrDeviceHeld", err)
+	}
+	must(helper("two"))(t).Close()
+	one.Close()
+	must(helper("one"))(t).Close()
+}
