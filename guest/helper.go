@@ -48,6 +48,9 @@ func (p Poll) Wait(ctx context.Context) error {
 type Config struct {
 	Device  rtmr.Device
 	Journal string // the journal's path
+	// Locks is a folder that all helpers share, so that no two with other journals
+	// extend one device; "" if nobody else could.
+	Locks string
 	// IMADir is where the kernel has its lists; IMADir if "".
 	IMADir string
 	// Register is where IMA's entries are extended. The zero Register is, where
@@ -76,6 +79,7 @@ type Config struct {
 // Helper extends what the kernel and applications measure, each exactly once.
 type Helper struct {
 	cfg      Config
+	held     *os.File // the device's lock, or nil
 	extender *Extender
 	past     *past // until the list is followed
 
@@ -91,12 +95,11 @@ type Helper struct {
 	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
-	keysMu   sync.Mutex
-	keys     map[string]rtmr.Measurement // of applications' measurements
-	doubtful map[string]error            // by key: why nobody knows whether a measurement was extended
-	mu       sync.Mutex
-	last     error  // why the last try failed; nil once one did not
-	fault    *Fault // the last
+	keysMu sync.Mutex
+	keys   map[string]rtmr.Measurement // of applications' measurements
+	mu     sync.Mutex
+	last   error  // why the last try failed; nil once one did not
+	fault  *Fault // the last
 	// missing are registers that the list names and the device does not have.
 	missing []rtmr.Register
 
@@ -107,7 +110,7 @@ type Helper struct {
 // to be measured by. Run then follows the kernel.
 func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
-	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock(), doubtful: make(map[string]error)}
+	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
 	h.keys = h.past.keys
 	started := false
 	defer func() {
@@ -125,6 +128,11 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 // start opens the journal, finds out what was extended before, makes ready to follow
 // the kernel's list, and extends what the boot is measured by.
 func (h *Helper) start(ctx context.Context, p *past) (err error) {
+	if h.cfg.Locks != "" {
+		if h.held, err = holdDevice(h.cfg.Locks, h.cfg.Device.Describe()); err != nil {
+			return err
+		}
+	}
 	if h.extender, err = OpenExtender(ctx, h.cfg.Device, h.cfg.Journal, p.add); err != nil {
 		return err
 	}
@@ -536,8 +544,8 @@ var ErrKeyUsed = errors.New("the key was used for another measurement")
 // Extend extends a register by an application's measurement, once for each key. It
 // reports whether it was extended now, or had been before. With an error, now says that
 // the measurement is in the journal, and is extended before anything that comes later;
-// but after rtmr.ErrUnknown nobody knows whether it was, and it will not be: the same
-// key gets the same answer.
+// but after ErrUndecided nobody knows whether it was, and it will not be: the same key
+// gets the same answer.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
@@ -557,18 +565,12 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, ErrKeyUsed // which key is nobody else's business
 		}
-		if err := h.doubtful[app.Key]; err != nil {
-			return false, err
-		}
-		return false, h.extender.CatchUp(ctx)
+		return false, errors.Join(h.extender.CatchUp(ctx), h.extender.Undecided(m))
 	}
 	n, err := h.extender.Extend(ctx, m)
 	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
-		if errors.Is(err, rtmr.ErrUnknown) {
-			h.doubtful[app.Key] = err
-		}
 	}
 	fault.Point("key.after")
 	return n == 1, err
@@ -597,7 +599,10 @@ func (h *Helper) Close() (err error) {
 		err = h.follower.close()
 	}
 	if h.extender != nil {
-		err = errors.Join(err, h.extender.Close())
+		err = errors.Join(err, h.extender.Stop())
+	}
+	if h.held != nil {
+		err = errors.Join(err, h.held.Close())
 	}
 	return err
 }

@@ -36,8 +36,6 @@ type Journal struct {
 }
 
 var (
-	// ErrJournalHeld says that another process holds the journal.
-	ErrJournalHeld = errors.New("another process holds the journal")
 	// ErrJournalFull says that there is no room in the journal's file system.
 	// Nothing was appended; trying again when there is room is safe.
 	ErrJournalFull = errors.New("no room for the journal")
@@ -60,48 +58,6 @@ func (e *RecordError) Unwrap() error { return e.Err }
 
 // reserve is how much room is asked for at a time.
 const reserve = 256 << 10
-
-// lockFolder makes a folder if there is none and keeps other helpers from it until the
-// file that it returns is closed. The lock is the folder's own (flock(2)), for nobody
-// renames that while a journal is put aside or removed; systemd-tmpfiles leaves a
-// folder alone that is locked so.
-func lockFolder(path string) (*os.File, error) {
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, err
-	}
-	for {
-		folder, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Flock(int(folder.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == unix.EWOULDBLOCK {
-			err = ErrJournalHeld
-		} else if err == nil {
-			var same bool
-			if same, err = isAt(folder, path); same {
-				return folder, nil
-			}
-		}
-		folder.Close()
-		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-	}
-}
-
-// isAt reports whether a path leads to the open file.
-func isAt(file *os.File, path string) (bool, error) {
-	open, err := file.Stat()
-	if err != nil {
-		return false, err
-	}
-	there, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && os.SameFile(open, there), err
-}
 
 // openJournal opens the journal and calls each for every record in it, whose memory is
 // valid until each returns.
@@ -147,9 +103,10 @@ func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 // install has the journal come to its path. One that is there gets the name aside, if
 // that is not "", before.
 func (j *Journal) install(aside string) error {
+	fault.Point("install.before")
+	defer fault.Point("install.after")
 	if aside != "" {
 		fault.Point("aside.before")
-		defer fault.Point("aside.after")
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -177,7 +134,6 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 			return nil, err
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
-		j.counts.add(m)
 		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err

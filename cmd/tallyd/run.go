@@ -23,6 +23,10 @@ import (
 	"tallystick/rtmr"
 )
 
+// runtimeFolder is where all helpers of a system have their locks, whatever their state's
+// folder is, and by default that as well.
+const runtimeFolder = "/run/tallystick"
+
 // service is what tallyd run is told.
 type service struct {
 	device, state, register, boot string
@@ -48,7 +52,7 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&s.device, "device", "auto", "tdx, tpm, bpf, or memory, which vouches for nothing; auto takes the first of the others that is there")
-	flags.StringVar(&s.state, "state", "/run/tallystick", "folder of the journal and the socket")
+	flags.StringVar(&s.state, "state", runtimeFolder, "folder of the journal and the socket")
 	flags.StringVar(&s.register, "register", "", "register for IMA's entries, in place of their own or, in a TD, of RTMR2")
 	flags.StringVar(&s.boot, "boot-log", "auto", "extend the firmware's log too: yes, no, or auto, into registers that no firmware extends. Where there is none: measure kernel, command line, initrd and machine, unless no")
 	flags.StringVar(&s.guard, "guard", "no", "keep root from registers in the kernel: yes, no, or auto, where the kernel can. Until the next boot it admits this very program alone, and not under seccomp: no upgraded one")
@@ -107,6 +111,9 @@ func (s *service) run(ctx context.Context) error {
 	}
 	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Log: log}
 	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
+	if chosen.Device.Describe().Kind != "memory" { // which is each process's own
+		cfg.Locks = runtimeFolder
+	}
 	if s.root != "/" {
 		cfg.Facts = append(cfg.Facts, [2]string{"root", "logs are read below " + s.root})
 		cfg.Wake = guest.Poll(s.poll) // the tap is this kernel's, and those lists are not
