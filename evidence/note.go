@@ -18,12 +18,19 @@ const (
 	LeftOutType = "own:left-out" // an entry of the kernel's list was not extended
 )
 
-// Note is a record of the journal that tells of something that went otherwise than
-// it should, such as entries that may be missing. It is an EV_NO_ACTION event, which
+// Note is a record of the journal that tells what helpers after this one, and people, are
+// to know, such as that a journal was lost. It is an EV_NO_ACTION event, which
 // extends nothing.
 type Note struct {
 	Kind  string          // one word
 	About json.RawMessage // an object
+}
+
+// Routine reports whether the note tells of nothing that went otherwise than it should:
+// that own events end here, that what follows are extends by others, that a helper
+// stopped with all extended.
+func (n *Note) Routine() bool {
+	return n.Kind == "own events" || n.Kind == "others" || n.Kind == "stopped"
 }
 
 // noteMagic begins a note's event data, and a zero byte ends its kind.

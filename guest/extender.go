@@ -35,12 +35,15 @@ type Extender struct {
 	folder  *os.File // locked
 	start   base     // the journal's first record
 	notes   map[string]bool
-	unknown map[rtmr.Register]int // of the last measurements of those, whether they were extended
-	lost    *recovery             // what is believed of the journals that were put aside
+	// stoppedAt is how many records there were with the last note that all of them were
+	// extended.
+	stoppedAt int
+	lost      *recovery // what is believed of the journals that were put aside
 
 	mu        lock
 	now       atomic.Pointer[progress] // what Status tells while the lock is held
 	registers map[rtmr.Register]*state
+	undecided map[string]bool // digests in the journal of which nobody will know whether they were extended
 	report    Recovery
 
 	listed     int   // entries of the kernel's IMA list that were journaled
@@ -70,6 +73,10 @@ type Recovery struct {
 	Other   string `json:"other,omitempty"`   // where a journal of another boot or device was put aside just now, or ""
 	Reason  string `json:"reason,omitempty"`  // why one was put aside
 }
+
+// ErrUndecided says of a measurement that is in the journal that nobody will know whether
+// it was extended: others extended its register at the same time. The journal says so.
+var ErrUndecided = errors.New("nobody will know whether it was extended")
 
 // OpenExtender opens the journal at the path, or begins one, holds it against the
 // device's registers, and extends what a process that died left, as far as the device
@@ -120,6 +127,8 @@ type opening struct {
 	here   origin
 	found  *recovery // in the journal
 	lost   *recovery // in those that were put aside
+
+	undecided map[string]bool // in all of them
 }
 
 // damage is why a journal cannot be believed.
@@ -136,7 +145,8 @@ func (o *opening) open(ctx context.Context) (*Extender, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.found = newRecovery(o.here, live)
+	o.undecided = make(map[string]bool)
+	o.found = newRecovery(o.here, live, o.undecided)
 	journal, torn, err := openJournal(o.path, o.record)
 	if err == nil {
 		e, err := o.takeUp(journal, torn)
@@ -183,7 +193,7 @@ func (o *opening) record(m rtmr.Measurement) error {
 
 // aside takes a journal that was put aside, as far as it can be believed.
 func (o *opening) aside(path string) error {
-	r := newRecovery(o.here, nil)
+	r := newRecovery(o.here, nil, o.undecided)
 	err := readAside(path, func(m rtmr.Measurement) error {
 		err := r.add(m)
 		if err == nil {
@@ -208,7 +218,7 @@ func (o *opening) lose(r *recovery) {
 }
 
 func (o *opening) extender(registers map[rtmr.Register]*state) *Extender {
-	return &Extender{device: o.device, mu: newLock(), lost: o.lost, notes: make(map[string]bool), registers: registers}
+	return &Extender{device: o.device, mu: newLock(), lost: o.lost, notes: make(map[string]bool), registers: registers, undecided: o.undecided}
 }
 
 // takeUp goes on with a journal.
@@ -219,6 +229,7 @@ func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 	states, others := o.found.outcome(shared(o.device))
 	e := o.extender(states)
 	e.journal, e.start, e.notes = journal, o.found.start, o.found.notes
+	e.stoppedAt = o.found.stoppedAt
 	e.report.Records, e.report.Torn, e.report.Behind = o.found.records, len(torn), e.behind()
 	if n := len(e.start.Damaged); n > 0 {
 		last := e.start.Damaged[n-1]
@@ -228,10 +239,11 @@ func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 		return nil, err
 	}
 	if others != nil {
-		e.report.Foreign, e.unknown = fmt.Sprint(others.names()), others.Unknown
+		e.report.Foreign = fmt.Sprint(others.names())
 		if err := e.rebase(others); err != nil {
 			return nil, err
 		}
+		o.found.doubt(others)
 	}
 	return e, nil
 }
@@ -239,7 +251,10 @@ func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 // replace puts the journal, which is damaged, aside and begins another. What the sound
 // part of it tells not to be extended is extended first: no other journal has it.
 func (o *opening) replace(ctx context.Context, cause error) (*Extender, error) {
-	states, _ := o.found.outcome(shared(o.device))
+	states, others := o.found.outcome(shared(o.device))
+	if others != nil {
+		o.found.doubt(others)
+	}
 	e := o.extender(states)
 	if err := e.catchUp(ctx, sorted(states)); err != nil {
 		cause = fmt.Errorf("%w; %d measurements in it were not extended: %w", cause, e.behind(), err)
@@ -272,7 +287,6 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 	if err != nil {
 		return nil, err
 	}
-	fault.Point("base.before")
 	if e.journal, err = newJournal(o.path, first); err != nil {
 		return nil, err
 	}
@@ -280,7 +294,6 @@ func (o *opening) begin(live rtmr.Values, why string, cause error) (e *Extender,
 		e.journal.Close()
 		return nil, err
 	}
-	fault.Point("base.after")
 	e.start = b
 	for _, reg := range b.names() {
 		e.registers[reg] = &state{value: bankOf(live, reg)}
@@ -327,9 +340,11 @@ func (e *Extender) rebase(b *base) error {
 		return err
 	}
 	if e.journal != nil { // as of one that is put aside
+		fault.Point("base.before")
 		if err := e.journal.Append([]rtmr.Measurement{m}); err != nil {
 			return err
 		}
+		fault.Point("base.after")
 	}
 	for _, reg := range b.names() {
 		e.registers[reg].value = bankOf(b.Registers, reg)
@@ -355,8 +370,7 @@ func (e *Extender) Damaged() (paths []string) {
 //
 // It returns how many of them are in the journal. Those are not to be given again,
 // whatever the error: what of them is not yet extended, if the device gives up, is
-// extended before anything that comes later. Only after rtmr.ErrUnknown there is one
-// of which nobody will know whether it was, and the journal says so.
+// extended before anything that comes later; but for one of which ErrUndecided tells.
 func (e *Extender) Extend(ctx context.Context, batch ...rtmr.Measurement) (journaled int, err error) {
 	return e.extendAll(ctx, batch, nil)
 }
@@ -549,7 +563,8 @@ func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (don
 	if err := e.rebase(b); err != nil {
 		return false, errors.Join(s.doubt, err)
 	}
-	err = fmt.Errorf("others extended %s meanwhile: %w", reg, s.doubt)
+	err = fmt.Errorf("others extended %s meanwhile: %w: %w", reg, ErrUndecided, s.doubt)
+	e.undecided[undecidedKey(reg, s.behind[0])] = true
 	s.behind, s.doubt = s.behind[1:], nil
 	return true, err
 }
@@ -600,6 +615,39 @@ func (e *Extender) adopt(j *Journal, start base, registers []rtmr.Register) erro
 		e.registers[reg].ours = true
 	}
 	return nil
+}
+
+// undecidedKey is what a measurement is known by among those that are undecided.
+func undecidedKey(reg rtmr.Register, digests []rtmr.Digest) string {
+	return reg.String() + " " + string(digests[0].Sum)
+}
+
+// Undecided returns ErrUndecided for a measurement of which that is known.
+func (e *Extender) Undecided(m rtmr.Measurement) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.undecided[undecidedKey(m.Register, m.Digests)] {
+		return fmt.Errorf("%s: %w", m.Register, ErrUndecided)
+	}
+	return nil
+}
+
+// stopped is a note's kind: all of the journal before it is in the registers.
+const stopped = "stopped"
+
+// Stop journals that nothing is behind, if that is so, and lets go as Close does. So if
+// others extend before the journal is opened again, nothing of ours is in doubt.
+func (e *Extender) Stop() error {
+	e.mu.Lock()
+	var err error
+	if e.behind() == 0 && e.journal.err == nil && e.journal.counts.Records > e.stoppedAt {
+		var m rtmr.Measurement
+		if m, err = noteOf(stopped, struct{}{}); err == nil {
+			err = e.journal.Append([]rtmr.Measurement{m})
+		}
+	}
+	e.unlock()
+	return errors.Join(err, e.Close())
 }
 
 // Close lets go of the journal and the device's registers, which stay.

@@ -93,7 +93,6 @@ type Helper struct {
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
-	doubts map[string]bool             // keys of those of which nobody knows whether they were extended
 	mu     sync.Mutex
 	last   error  // why the last try failed; nil once one did not
 	fault  *Fault // the last
@@ -108,7 +107,7 @@ type Helper struct {
 func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
 	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
-	h.keys, h.doubts = h.past.keys, h.past.unknown
+	h.keys = h.past.keys
 	started := false
 	defer func() {
 		if !started {
@@ -129,7 +128,6 @@ func (h *Helper) start(ctx context.Context, p *past) (err error) {
 		return err
 	}
 	h.tellRecovery()
-	p.doubt(h.extender.unknown, nil)
 	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
 		// A copy of the list that is there is another boot's.
 		if err := os.Remove(filepath.Join(h.cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -568,16 +566,12 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, ErrKeyUsed // which key is nobody else's business
 		}
-		if h.doubts[app.Key] {
-			return false, fmt.Errorf("others extended %s at the time: %w", r, rtmr.ErrUnknown)
-		}
-		return false, h.extender.CatchUp(ctx)
+		return false, errors.Join(h.extender.CatchUp(ctx), h.extender.Undecided(m))
 	}
 	n, err := h.extender.Extend(ctx, m)
 	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
-		h.doubts[app.Key] = errors.Is(err, rtmr.ErrUnknown)
 	}
 	fault.Point("key.after")
 	return n == 1, err
@@ -606,7 +600,7 @@ func (h *Helper) Close() (err error) {
 		err = h.follower.close()
 	}
 	if h.extender != nil {
-		err = errors.Join(err, h.extender.Close())
+		err = errors.Join(err, h.extender.Stop())
 	}
 	return err
 }

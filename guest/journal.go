@@ -147,9 +147,10 @@ func newJournal(path string, first rtmr.Measurement) (*Journal, error) {
 // install has the journal come to its path. One that is there gets the name aside, if
 // that is not "", before.
 func (j *Journal) install(aside string) error {
+	fault.Point("install.before")
+	defer fault.Point("install.after")
 	if aside != "" {
 		fault.Point("aside.before")
-		defer fault.Point("aside.after")
 		if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -177,7 +178,6 @@ func (j *Journal) read(size int64, each func(rtmr.Measurement) error) (torn []by
 			return nil, err
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
-		j.counts.add(m)
 		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err

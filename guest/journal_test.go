@@ -20,6 +20,7 @@ import (
 	"tallystick/eventlog/cel"
 	"tallystick/evidence"
 	"tallystick/guest"
+	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -170,8 +171,8 @@ func TestUnknownForeignFull(t *testing.T) {
 		}
 	}
 	os.Remove(filepath.Join(dir, "fill"))
-	if err := e.CatchUp(ctx); !errors.Is(err, rtmr.ErrUnknown) {
-		t.Errorf("%v, want ErrUnknown: nobody knows", err)
+	if err := e.CatchUp(ctx); !errors.Is(err, guest.ErrUndecided) {
+		t.Errorf("%v, want ErrUndecided", err)
 	}
 	if err := e.CatchUp(ctx); err != nil || extends != 1 {
 		t.Errorf("%v; extended %d times", err, extends)
@@ -381,7 +382,7 @@ func TestDamagedIsRemembered(t *testing.T) {
 // spoil appends what is no record.
 func spoil(t *testing.T, path string) {
 	t.Helper()
-	f := must(os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0))(t)
+	f := must(os.OpenFile(path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600))(t)
 	defer f.Close()
 	if _, err := f.WriteString("no record at all"); err != nil {
 		t.Fatal(err)
@@ -652,9 +653,163 @@ func TestRecordError(t *testing.T) {
 		t.Errorf("journaled: %.80q", texts)
 	}
 	e.Close()
-	e = open(t, d, path) // the record numbers go on
-	defer e.Close()
-	if r := e.Recovery(); r.Records != 3 || r.Damaged != "" {
-		t.Errorf("%+v", r)
+	next := make(map[cel.Index]uint64)
+	for m, err := range cel.NewReader(bytes.NewReader(must(os.ReadFile(path))(t)), cel.TLV).Measurements() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := m.Entry.(*cel.Entry)
+		if entry.RecNum != next[entry.Index] {
+			t.Errorf("record %d of %s has the number %d", next[entry.Index], entry.Index, entry.RecNum)
+		}
+		next[entry.Index]++
 	}
+}
+
+// A helper ended in order, and others extended then: nothing of ours is in doubt.
+func TestStopped(t *testing.T) {
+	for _, orderly := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "journal.cel")
+		d := newDevice()
+		e := open(t, d, path)
+		put(t, e, pcr10, "one", "two")
+		end := e.Close
+		if orderly {
+			end = e.Stop
+		}
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		d.Memory.Extend(ctx, pcr10, measurement(pcr10, "others'").Digests)
+		e = open(t, d, path)
+		e.Close()
+		all := bases(t, path)
+		unknown := all[len(all)-1].Unknown[pcr10]
+		if want := map[bool]int{true: 0, false: 2}[orderly]; len(all) != 2 || unknown != want {
+			t.Errorf("in order %t: %d bases, %d measurements unknown, want %d", orderly, len(all), unknown, want)
+		}
+		if got := e.Undecided(measurement(pcr10, "two")); errors.Is(got, guest.ErrUndecided) == orderly {
+			t.Errorf("in order %t: %v", orderly, got)
+		}
+	}
+}
+
+// Stopped again and again, a helper that does nothing has no journal that grows.
+func TestStoppedIdle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.cel")
+	d := newDevice()
+	e := open(t, d, path)
+	put(t, e, pcr10, "one")
+	e.Stop()
+	before := must(os.ReadFile(path))(t)
+	for range 3 {
+		open(t, d, path).Stop()
+	}
+	if after := must(os.ReadFile(path))(t); !bytes.Equal(before, after) {
+		t.Errorf("%d bytes, and %d before", len(after), len(before))
+	}
+}
+
+// An application's extend, of which nobody knows: because others extended while it was
+// in doubt, or while no helper ran that could tell. It is told so, also when it asks
+// again with its key, and after a restart.
+func TestUndecidedKey(t *testing.T) {
+	app := must(guest.Measure("x", "key", strings.NewReader("x")))(t)
+	theirs := measurement(pcr11, "others'").Digests
+	for name, begin := range map[string]func(d *device, h *guest.Helper){
+		"in doubt": func(d *device, h *guest.Helper) {
+			d.before = func() error {
+				d.before = nil
+				d.Memory.Extend(ctx, pcr11, theirs)
+				return rtmr.ErrUnknown
+			}
+			if now, err := h.Extend(ctx, pcr11, "test", app); !errors.Is(err, guest.ErrUndecided) {
+				t.Errorf("extended %t, %v; want ErrUndecided", now, err)
+			}
+		},
+		"while no helper ran": func(d *device, h *guest.Helper) {
+			d.before = func() error { return errors.New("input/output error") }
+			if _, err := h.Extend(ctx, pcr11, "test", app); err == nil {
+				t.Error("no error")
+			}
+			d.before = nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice()
+			cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: t.TempDir()}
+			h := must(guest.New(ctx, cfg))(t)
+			begin(d, h)
+			h.Close()
+			if name == "while no helper ran" {
+				d.Memory.Extend(ctx, pcr11, theirs)
+			}
+			for range 2 {
+				h = must(guest.New(ctx, cfg))(t)
+				for range 2 {
+					if now, err := h.Extend(ctx, pcr11, "test", app); now || !errors.Is(err, guest.ErrUndecided) {
+						t.Errorf("extended %t, %v; want ErrUndecided", now, err)
+					}
+				}
+				h.Close()
+			}
+			if got := value(t, d, pcr11); !bytes.Equal(got, values(t, pcr11, "others'")) {
+				t.Errorf("pcr11 holds %s", got)
+			}
+		})
+	}
+}
+
+// A journal is damaged, the helper dies before it has journaled what it took over, and
+// that journal is damaged too: nothing of the list is extended twice, and no key's.
+func TestDamagedAgain(t *testing.T) {
+	k := &kernel{t, t.TempDir()}
+	list := fixture(t, "sig-6.12/ima.bin")
+	entries := count(t, list)
+	half, _ := split(t, list, func(i int, _ *ima.Entry) bool { return i == entries/2 })
+	d := pcrs(banks...)
+	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir}
+	app := must(guest.Measure("x", "key", strings.NewReader("x")))(t)
+	k.set(half)
+	h := run(t, cfg, caughtUp(count(t, half)))
+	if now, err := h.Extend(ctx, pcr11, "test", app); !now || err != nil {
+		t.Fatal(now, err)
+	}
+	h.Close()
+	alone := must(d.Read(ctx, pcr11))(t)
+	for i := range 3 { // the last one of which knows of three
+		spoil(t, cfg.Journal)
+		if i < 2 {
+			open(t, d, cfg.Journal).Close() // which has begun another journal when it dies
+		}
+	}
+	k.set(list)
+	for range 2 {
+		h = run(t, cfg, caughtUp(entries))
+		if now, err := h.Extend(ctx, pcr11, "test", app); now || err != nil {
+			t.Errorf("the key is forgotten: %t, %v", now, err)
+		}
+		h.Close()
+	}
+	if got, want := value(t, d, pcr10), machineValues(t, "sig-6.12")[rtmr.SHA256][pcr10]; !bytes.Equal(got, want) {
+		t.Errorf("pcr10 is %s, want %s", got, want)
+	}
+	if got := value(t, d, pcr11); !bytes.Equal(got, alone[rtmr.SHA256][pcr11]) {
+		t.Errorf("pcr11 is %s", got)
+	}
+}
+
+// There is a journal without a whole record, and nothing was extended in this boot: all
+// of it is measured.
+func TestDamagedFirst(t *testing.T) {
+	const machine = "shim-grub-sb-6.12"
+	k := &kernel{t, t.TempDir()}
+	list := fixture(t, machine+"/ima.bin")
+	k.set(list)
+	d := pcrs(banks...)
+	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir,
+		Mirror: true, FirmwareLog: &guest.BootLog{Path: "boot.bin", Data: fixture(t, machine+"/boot.bin")}}
+	spoil(t, cfg.Journal)
+	run(t, cfg, caughtUp(count(t, list))).Close()
+	sameAsTPM(t, machine, d)
 }

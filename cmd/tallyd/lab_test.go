@@ -499,14 +499,19 @@ func (s *service) journal(each func(rtmr.Measurement)) {
 // kernel's list.
 func (s *service) check() {
 	s.t.Helper()
-	values := s.values()
-	fold := replay.New(replay.Options{})
+	var values rtmr.Values
+	var fold *replay.Fold
 	entries := 0
-	s.journal(func(m rtmr.Measurement) {
-		fold.Add(&m)
-		if m.Entry.(*cel.Entry).ContentType() == cel.ContentIMATemplate {
-			entries++
-		}
+	s.until("nothing is measured meanwhile", func() bool {
+		before := s.status().Journal
+		values, fold, entries = s.values(), replay.New(replay.Options{}), 0
+		s.journal(func(m rtmr.Measurement) {
+			fold.Add(&m)
+			if m.Entry.(*cel.Entry).ContentType() == cel.ContentIMATemplate {
+				entries++
+			}
+		})
+		return s.status().Journal == before
 	})
 	if entries != s.count() {
 		s.t.Errorf("%s: %d IMA entries in the journal, %d in the kernel's list", s.device, entries, s.count())
