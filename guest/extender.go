@@ -35,7 +35,8 @@ type Extender struct {
 	folder  *os.File // locked
 	start   base     // the journal's first record
 	notes   map[string]bool
-	lost    *recovery // what is believed of the journals that were put aside
+	unknown map[rtmr.Register]int // of the last measurements of those, whether they were extended
+	lost    *recovery             // what is believed of the journals that were put aside
 
 	mu        lock
 	now       atomic.Pointer[progress] // what Status tells while the lock is held
@@ -227,7 +228,7 @@ func (o *opening) takeUp(journal *Journal, torn []byte) (*Extender, error) {
 		return nil, err
 	}
 	if others != nil {
-		e.report.Foreign = fmt.Sprint(others.names())
+		e.report.Foreign, e.unknown = fmt.Sprint(others.names()), others.Unknown
 		if err := e.rebase(others); err != nil {
 			return nil, err
 		}

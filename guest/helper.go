@@ -93,6 +93,7 @@ type Helper struct {
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
+	doubts map[string]bool             // keys of those of which nobody knows whether they were extended
 	mu     sync.Mutex
 	last   error  // why the last try failed; nil once one did not
 	fault  *Fault // the last
@@ -107,7 +108,7 @@ type Helper struct {
 func New(ctx context.Context, cfg Config) (*Helper, error) {
 	cfg.complete()
 	h := &Helper{cfg: cfg, past: newPast(), started: time.Now(), proving: newLock()}
-	h.keys = h.past.keys
+	h.keys, h.doubts = h.past.keys, h.past.unknown
 	started := false
 	defer func() {
 		if !started {
@@ -128,6 +129,7 @@ func (h *Helper) start(ctx context.Context, p *past) (err error) {
 		return err
 	}
 	h.tellRecovery()
+	p.doubt(h.extender.unknown, nil)
 	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
 		// A copy of the list that is there is another boot's.
 		if err := os.Remove(filepath.Join(h.cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -305,6 +307,7 @@ const retry = 500 * time.Millisecond
 // journaled any more (ErrJournalBroken).
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
+	defer h.finish()
 	h.lag.began()
 	for {
 		h.cfg.Alive()
@@ -325,6 +328,16 @@ func (h *Helper) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+	}
+}
+
+// finish extends what is in the journal when the helper is told to stop, if it can be:
+// nobody may open the journal again before the kernel is another.
+func (h *Helper) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), busyFor)
+	defer cancel()
+	if err := h.extender.CatchUp(ctx); err != nil {
+		h.cfg.Log.Error("measurements in the journal are not extended", "error", err)
 	}
 }
 
@@ -356,8 +369,9 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 		p.batch = p.batch[n:]
 		if record := (*RecordError)(nil); errors.As(err, &record) {
 			// Too long for the journal, for one: it would be in the way for ever.
+			h.cfg.Log.Error("an entry of the IMA list is not extended", "error", err)
 			p.batch[record.Index] = h.leftOut(p.batch[record.Index], record.Err.Error())
-			return true, h.failed("extend", err)
+			return true, nil
 		}
 		if len(p.batch) == 0 {
 			*p = pending{}
@@ -557,12 +571,16 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
 			return false, ErrKeyUsed // which key is nobody else's business
 		}
+		if h.doubts[app.Key] {
+			return false, fmt.Errorf("others extended %s at the time: %w", r, rtmr.ErrUnknown)
+		}
 		return false, h.extender.CatchUp(ctx)
 	}
 	n, err := h.extender.Extend(ctx, m)
 	fault.Point("key.before")
 	if n == 1 && app.Key != "" {
 		h.keys[app.Key] = m
+		h.doubts[app.Key] = errors.Is(err, rtmr.ErrUnknown)
 	}
 	fault.Point("key.after")
 	return n == 1, err

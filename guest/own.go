@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"tallystick/rtmr"
@@ -293,30 +295,39 @@ func cpu(info []byte) map[string]string {
 	return words
 }
 
-// ownDone is the kind of the note behind own events: what a helper of another version
-// would measure, or what is another value by now, is not measured in this boot.
-const ownDone = "own events"
+// ownEnd is the type of the event behind the others, which names them: what a helper of
+// another version would measure, or what is another value by now, is not measured in
+// this boot.
+const ownEnd = OwnType + "end"
 
-// measureOwn extends the own events, but for those that a helper extended that died
-// among them.
+// endPCR is where the others' end is.
+const endPCR = 15
+
+// measureOwn extends the own events, but for those that a helper of another version
+// extended that died among them.
 func (h *Helper) measureOwn(ctx context.Context, p *past) error {
 	if p.ownDone {
 		return nil
 	}
+	types := slices.Sorted(maps.Keys(p.own))
 	var batch []rtmr.Measurement
 	for _, event := range h.cfg.Own {
-		if p.own[event.Type] {
-			continue
-		}
-		if m := h.ownMeasurement(event); !m.NoAction {
+		if m := h.ownMeasurement(event); !p.own[event.Type] && !m.NoAction {
 			batch = append(batch, m)
+			types = append(types, event.Type)
 		}
 	}
-	if _, err := h.extender.Extend(ctx, batch...); err != nil {
+	if len(types) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(types)
+	if err != nil {
 		return err
 	}
-	h.cfg.Log.Info("own events", "extended", len(batch), "before", len(p.own))
-	return h.extender.Note(ownDone, map[string]int{"events": len(p.own) + len(batch)})
+	end := h.ownMeasurement(OwnEvent{ownEnd, endPCR, data})
+	_, err = h.extender.Extend(ctx, append(batch, end)...)
+	h.cfg.Log.Info("own events", "events", types)
+	return err
 }
 
 // ownMeasurement returns the event as a measurement, with a digest for each bank.

@@ -144,7 +144,8 @@ func TestOwnEventsInTD(t *testing.T) {
 	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: t.TempDir(), Own: must(guest.OwnEvents(root))(t)}
 	run(t, cfg, func(*guest.Helper) bool { return true }).Close()
 	want := make([]byte, 48)
-	for _, e := range cfg.Own {
+	end := guest.OwnEvent{Data: []byte(`["own:kernel","own:cmdline","own:initrd","own:machine"]`)}
+	for _, e := range append(slices.Clone(cfg.Own), end) {
 		sum := sha512.Sum384(e.Data)
 		next := sha512.Sum384(append(want, sum[:]...))
 		want = next[:]
@@ -194,7 +195,7 @@ func TestOwnOnce(t *testing.T) {
 		start()
 		cfg.Own = newer
 		start()
-		if texts := check(t, d, cfg.Journal); !slices.Equal(texts, []string{"a", "b", "c"}) {
+		if texts := check(t, d, cfg.Journal); !slices.Equal(texts, []string{"a", "b", "c", `["own:a","own:b","own:c"]`}) {
 			t.Errorf("died at %d: %q", dies, texts)
 		}
 	}
@@ -213,7 +214,9 @@ func TestOwnShown(t *testing.T) {
 		if m.NoAction {
 			continue
 		}
-		shown++
+		if shown++; m.Entry.Type() == "own:end" {
+			continue
+		}
 		if m.Register.String() != "pcr12" || m.Entry.Type() != "own:cmdline" || m.Entry.Detail() != `root=/dev/vda\n` {
 			t.Errorf("%s %s %s", m.Register, m.Entry.Type(), m.Entry.Detail())
 		}
@@ -228,7 +231,7 @@ func TestOwnShown(t *testing.T) {
 			}
 		}
 	}
-	if shown != 1 {
+	if shown != 2 {
 		t.Errorf("%d entries", shown)
 	}
 }

@@ -25,20 +25,24 @@ type past struct {
 	lost    bool                        // a journal of this boot was lost
 	over    *takeover                   // what has to be found out
 	keys    map[string]rtmr.Measurement // of applications' measurements
+	unknown map[string]bool             // keys of those of which nobody knows whether they were extended
+	last    map[rtmr.Register][]string  // keys, or "", of each register's last measurements
 }
 
 func newPast() *past {
-	return &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
+	return &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement), unknown: make(map[string]bool), last: make(map[rtmr.Register][]string)}
 }
 
 // add takes the journal's next record, whose memory is the journal's.
 func (p *past) add(m rtmr.Measurement) {
+	key := ""
 	switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
 	case cel.ContentIMATemplate:
 		p.trail.Add(entry.Inner().(*ima.Entry))
 	case cel.ContentPCClient:
 		if m.NoAction {
 			p.note(entry.Data())
+			p.base(entry.Data())
 		} else {
 			p.events++
 		}
@@ -48,10 +52,40 @@ func (p *past) add(m rtmr.Measurement) {
 		case kind == evidence.LeftOutType:
 			p.leftOut(entry.Data())
 		case kind == evidence.GapType:
+		case kind == ownEnd:
+			p.ownDone = true
 		case strings.HasPrefix(kind, OwnType):
 			p.own[strings.Clone(kind)] = true
 		default:
-			p.remember(m)
+			key = p.remember(m)
+		}
+	}
+	if !m.NoAction {
+		p.last[m.Register] = append(p.last[m.Register], key)
+		if n := len(p.last[m.Register]); n == 2*maxBatch {
+			p.last[m.Register] = append(p.last[m.Register][:0], p.last[m.Register][n-maxBatch:]...)
+		}
+	}
+}
+
+// base takes a base, which may say that nobody knows of some measurements whether they
+// were extended.
+func (p *past) base(data []byte) {
+	if b, ok, err := evidence.ParseBase(data); ok && err == nil {
+		p.doubt(b.Unknown, b.Behind)
+	}
+}
+
+// doubt says that nobody knows of so many of the registers' last measurements before
+// those that are behind.
+func (p *past) doubt(unknown, behind map[rtmr.Register]int) {
+	for reg, n := range unknown {
+		keys := p.last[reg]
+		end := max(0, len(keys)-behind[reg])
+		for _, key := range keys[max(0, end-n):end] {
+			if key != "" {
+				p.unknown[key] = true
+			}
 		}
 	}
 }
@@ -64,8 +98,6 @@ func (p *past) note(data []byte) {
 	}
 	kind, about, _ := bytes.Cut(text, []byte{0})
 	switch string(kind) {
-	case ownDone:
-		p.ownDone = true
 	case strings.TrimPrefix(evidence.LeftOutType, OwnType):
 		p.leftOut(about)
 	case takenOver:
@@ -85,14 +117,16 @@ func (p *past) leftOut(data []byte) {
 	}
 }
 
-// remember notes the key of an application's measurement.
-func (p *past) remember(m rtmr.Measurement) {
+// remember notes and returns the key of an application's measurement.
+func (p *past) remember(m rtmr.Measurement) string {
 	var app App
-	if strings.HasPrefix(m.Entry.Type(), AppType) && json.Unmarshal(m.Entry.Data(), &app) == nil && app.Key != "" {
-		m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
-		m.Digests = nil
-		p.keys[app.Key] = m
+	if !strings.HasPrefix(m.Entry.Type(), AppType) || json.Unmarshal(m.Entry.Data(), &app) != nil || app.Key == "" {
+		return ""
 	}
+	m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
+	m.Digests = nil
+	p.keys[app.Key] = m
+	return app.Key
 }
 
 // delivered returns the trail of all entries that count as extended. Those that are

@@ -20,7 +20,7 @@ import (
 // takenOver is a note's kind, and takeover what it says: so many entries of the
 // kernel's list count as extended, by helpers of which the journal does not tell; and
 // whether they lead to what the registers held.
-const takenOver = "taken over"
+const takenOver = "taken-over"
 
 type takeover struct {
 	Entries int    `json:"entries"`

@@ -24,7 +24,7 @@ import (
 // trims it from that.
 func TestStaging(t *testing.T) {
 	const nonce = "00112233445566778899aabbccddeeff"
-	s := &service{t: t, device: "tpm", Guest: lab.Machine{
+	s := &machine{t: t, Guest: lab.Machine{
 		Kernel: "7.3-lab", Policy: "dont_measure fsmagic=0x01021994\ndont_measure fsmagic=0x858458f6\nmeasure func=BPRM_CHECK mask=MAY_EXEC\n",
 		Files: map[string][]byte{"/lab/bin/tallyd": lab.Build(t, "./cmd/tallyd")},
 	}.Start(t)}
