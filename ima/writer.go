@@ -73,6 +73,9 @@ func (l Layout) readsBack(record []byte, e *Entry) error {
 	if fault != nil {
 		return fmt.Errorf("template %q: %s: %w", e.template, fault.field, fault.err())
 	}
+	if back.pcr > maxPCR {
+		return fmt.Errorf("PCR index %d, expected 0 to %d", back.pcr, maxPCR)
+	}
 	if n != len(record) || back.template != e.template || back.md5 != e.md5 || !bytes.Equal(back.data, e.data) {
 		return fmt.Errorf("template %q: the record would not read back as the same entry", e.template)
 	}

@@ -49,11 +49,14 @@ func TestLabPowerCut(t *testing.T) {
 	for _, s := range []*service{g.start(tdx), g.start(service{device: "bpf"})} {
 		g.measure(3)
 		s.sound()
+		recovery := s.status().Recovery
+		t.Logf("%s: %+v", s.device, recovery)
+		if told := recovery.Other != "" && recovery.Reason != ""; told != (s.device == "tdx") {
+			t.Errorf("%s: %+v, and only the disk had another boot's journal", s.device, recovery)
+		}
 		s.kill()
 		s.run()
 		s.sound()
-		recovery := s.status().Recovery
-		t.Logf("%s: %+v", s.device, recovery)
 		s.stop()
 	}
 	aside := strings.Fields(g.Shell("ls " + cut.state + "/journal.cel.*"))
