@@ -314,6 +314,7 @@ const retry = 500 * time.Millisecond
 // journaled any more (ErrJournalBroken).
 func (h *Helper) Run(ctx context.Context) error {
 	var p pending
+	defer h.finish()
 	h.lag.began()
 	for {
 		h.cfg.Alive()
@@ -334,6 +335,16 @@ func (h *Helper) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+	}
+}
+
+// finish extends what is in the journal when the helper is told to stop, if it can be:
+// nobody may open the journal again before the kernel is another.
+func (h *Helper) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), busyFor)
+	defer cancel()
+	if err := h.extender.CatchUp(ctx); err != nil {
+		h.cfg.Log.Error("measurements in the journal are not extended", "error", err)
 	}
 }
 
@@ -365,8 +376,9 @@ func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
 		p.batch = p.batch[n:]
 		if record := (*RecordError)(nil); errors.As(err, &record) {
 			// Too long for the journal, for one: it would be in the way for ever.
+			h.cfg.Log.Error("an entry of the IMA list is not extended", "error", err)
 			p.batch[record.Index] = h.leftOut(p.batch[record.Index], record.Err.Error())
-			return true, h.failed("extend", err)
+			return true, nil
 		}
 		if len(p.batch) == 0 {
 			*p = pending{}

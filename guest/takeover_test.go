@@ -4,12 +4,14 @@ package guest_test
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tallystick/eventlog"
 	"tallystick/eventlog/cel"
@@ -345,5 +347,71 @@ func extendAs(t *testing.T, d rtmr.Device, m rtmr.Measurement) {
 	t.Helper()
 	if err := d.Extend(ctx, m.Register, m.Digests); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Measurements of which nobody knows whether they were extended, for others extended
+// while no helper ran: who asks again with the key is not told that it was.
+func TestKeyInDoubt(t *testing.T) {
+	d := newDevice()
+	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: t.TempDir()}
+	app := func(key string) *guest.App { return must(guest.Measure("x", key, strings.NewReader("x")))(t) }
+	h := must(guest.New(ctx, cfg))(t)
+	if now, err := h.Extend(ctx, pcr10, "test", app("known")); !now || err != nil {
+		t.Fatal(now, err)
+	}
+	d.before = func() error { return errors.New("input/output error") }
+	if _, err := h.Extend(ctx, pcr11, "test", app("in doubt")); err == nil {
+		t.Fatal("no error")
+	}
+	d.before = nil
+	h.Close()
+	if err := d.Memory.Extend(ctx, pcr11, measurement(pcr11, "others'").Digests); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h = must(guest.New(ctx, cfg))(t)
+		if now, err := h.Extend(ctx, pcr11, "test", app("in doubt")); now || !errors.Is(err, guest.ErrUndecided) {
+			t.Errorf("in doubt: %v, %v", now, err)
+		}
+		if now, err := h.Extend(ctx, pcr10, "test", app("known")); now || err != nil {
+			t.Errorf("known: %v, %v", now, err)
+		}
+		h.Close()
+	}
+}
+
+// A helper that is told to stop extends what it has journaled: after a kexec nobody
+// would.
+func TestStopExtends(t *testing.T) {
+	k, d := &kernel{t, t.TempDir()}, &device{Memory: pcrs(banks...)}
+	list := join(entries(100, false)...)
+	k.set(list)
+	running, stop := withTimeout(t, 20*time.Second)
+	n := 0
+	d.after = func() error {
+		if n++; n == 10 {
+			stop()
+		}
+		return nil
+	}
+	h := must(guest.New(ctx, guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir}))(t)
+	defer h.Close()
+	h.Run(running)
+	if s := h.Status(); s.IMA != 100 || s.Behind != 0 {
+		t.Errorf("%d of the list journaled, %d of them not extended", s.IMA, s.Behind)
+	}
+}
+
+// An entry that is too long for the journal ends nothing: its absence is extended.
+func TestLongEntry(t *testing.T) {
+	k, d := &kernel{t, t.TempDir()}, td()
+	k.set(join(listEntry(10, "boot_aggregate", false), listEntry(10, strings.Repeat("x", cel.MaxRecordSize-120), false), listEntry(10, "/b", false)))
+	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir}
+	for range 2 {
+		run(t, cfg, caughtUp(3)).Close()
+		if texts := check(t, d, cfg.Journal); len(texts) != 3 || !strings.HasPrefix(texts[1], `{"template":"ima-ng","entry":"`) {
+			t.Errorf("%.200q", texts)
+		}
 	}
 }

@@ -81,7 +81,7 @@ func (p *Profile) fillViolation(sum []byte) {
 	}
 }
 
-// register returns the register that a list's PCR column names: none, above PCR 23.
+// register returns the register that a list's PCR column names.
 func (p *Profile) register(column uint32) (rtmr.Register, error) {
 	if p.RTMRColumn {
 		if r, ok := rtmr.Index(column).RTMR(); ok {
@@ -89,8 +89,10 @@ func (p *Profile) register(column uint32) (rtmr.Register, error) {
 		}
 		return rtmr.Register{}, fmt.Errorf("%d, expected an RTMR index 0 to 3 (profile rtmr-column)", column)
 	}
-	r, _ := rtmr.PCR(column).Register()
-	return r, nil
+	if r, ok := rtmr.PCR(column).Register(); ok {
+		return r, nil
+	}
+	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, maxPCR)
 }
 
 // extended returns what was extended for an entry into a bank, or nil where
