@@ -468,8 +468,11 @@ func (h *Helper) busy(err error) error {
 }
 
 // Saw tells of an extend by another process, which is journaled as that if it is
-// found in the register.
+// found in the register. One that the device does not have is another's.
 func (h *Helper) Saw(ctx context.Context, o Other) error {
+	if _, ok := h.description(o.Register); !ok {
+		return nil
+	}
 	h.extender.Saw(o)
 	return h.extender.Check(ctx, o.Register)
 }

@@ -29,6 +29,7 @@ import (
 	"tallystick/bpf"
 	"tallystick/eventlog"
 	"tallystick/eventlog/cel"
+	"tallystick/evidence"
 	"tallystick/guest"
 	"tallystick/guest/internal/fault"
 	"tallystick/ima"
@@ -251,8 +252,7 @@ func TestKilled(t *testing.T) {
 		mountBPF(t, dir)
 	}
 	for _, name := range points(t) {
-		// Elsewhere firmware extends its log, and no device takes a batch.
-		if kind == "bpf" || !strings.HasPrefix(name, "mirror.") && !strings.HasPrefix(name, "batch.") {
+		if k.has(name) {
 			k.hits[name] = 0
 		}
 	}
@@ -283,6 +283,20 @@ func mountBPF(t *testing.T, dir string) {
 		t.Skip("no BPF: cannot mount a BPF file system:", err)
 	}
 	t.Cleanup(func() { unix.Unmount(filepath.Join(dir, "bpf"), unix.MNT_DETACH) })
+}
+
+// has reports whether a helper of the device can come to the point: others extend a
+// TPM as a matter of course, no firmware extends its log into registers in the kernel,
+// and these alone take a batch.
+func (k *killing) has(point string) bool {
+	kind, _, _ := strings.Cut(point, ".")
+	switch kind {
+	case "base":
+		return k.kind != "tpm"
+	case "mirror", "batch":
+		return k.kind == "bpf"
+	}
+	return true
 }
 
 // fresh returns the device, with its registers reset.
@@ -388,6 +402,7 @@ type round struct {
 	history []string
 	// damaged says that a journal was, so that the next one does not have all.
 	damaged bool
+	gaps    bool // all that was read of the list was trimmed at some time
 }
 
 // perKill is how many entries the list grows by for each death, on average.
@@ -430,22 +445,22 @@ func (r *round) begin() {
 	reg := imaRegister(r.kind)
 	d := r.device.Describe()
 	info, _ := d.Register(reg)
-	value := make(map[rtmr.Alg][]byte)
-	for _, a := range info.Banks {
-		value[a] = bytes.Clone(r.from[a][reg])
-	}
-	r.after = map[string]int{text(value, info.Banks): 0}
+	values := clonedValues(r.from)
+	r.after = map[string]int{registerText(values, reg): 0}
 	for i, digests := range r.list.digests(info.Banks) {
 		for _, d := range digests {
-			d.Alg.Extend(value[d.Alg], d.Sum)
+			d.Alg.Extend(values[d.Alg][reg], d.Sum)
 		}
-		r.after[text(value, info.Banks)] = i + 1
+		r.after[registerText(values, reg)] = i + 1
 	}
 }
 
-func text[V ~[]byte](values map[rtmr.Alg]V, banks []rtmr.Alg) (s string) {
-	for _, a := range banks {
-		s += fmt.Sprintf("%s:%x ", a, []byte(values[a]))
+// registerText is a register's value in all banks.
+func registerText(values rtmr.Values, reg rtmr.Register) (s string) {
+	for _, a := range slices.Sorted(maps.Keys(values)) {
+		if v, ok := values[a][reg]; ok {
+			s += a.String() + v.String()
+		}
 	}
 	return s
 }
@@ -496,15 +511,13 @@ func (r *round) leadsTo(point string, j journaledRound) bool {
 	case "install":
 		return j.records == 0
 	case "base":
-		return r.apps && j.records > 0 && (r.kind != "tpm" || j.apps == 0)
+		return r.apps && j.records > 0
 	case "mirror":
 		return j.boot == 0
-	case "aside", "takeover", "rebuild":
+	case "aside", "takeover", "note", "rebuild":
 		return !r.apps && r.least > 0
-	case "gap", "note":
+	case "gap":
 		return r.apps && j.list > 0
-	case "batch":
-		return r.kind == "bpf"
 	case "key":
 		return r.apps
 	}
@@ -521,21 +534,21 @@ func (r *round) prepare(point string, j journaledRound) {
 		r.foreign()
 	case !r.apps && (kind == "rebuild" || r.least > 0 && rand.IntN(10) == 0):
 		r.remove()
-	case !r.apps && j.list > 0 && (kind == "aside" || kind == "takeover" || rand.IntN(5) == 0):
+	case !r.apps && j.list > 0 && (kind == "aside" || kind == "takeover" || kind == "note" || rand.IntN(5) == 0):
 		r.damage(j)
 	case !r.apps || j.list == 0:
-	case kind == "gap" || kind == "note" || rand.IntN(5) == 0:
+	case kind == "gap" || rand.IntN(5) == 0:
+		r.gaps = true
 		r.list.trim(j.list) // all that was read: who knows what went with it
 	case rand.IntN(5) == 0:
 		r.list.trim(j.list - 1)
 	}
 }
 
-// foreign extends a register past the helper: one that it extends nowhere else; or, of
-// a TPM's, which others extend as a matter of course, one that it has yet to extend.
+// foreign extends a register past the helper, which extends it nowhere.
 func (r *round) foreign() {
 	r.Helper()
-	reg := map[string]rtmr.Register{"bpf": rtmr.MustParse("pcr12"), "tdx": rtmr.MustParse("rtmr1"), "tpm": appRegister("tpm")}[r.kind]
+	reg := map[string]rtmr.Register{"bpf": rtmr.MustParse("pcr12"), "tdx": rtmr.MustParse("rtmr1")}[r.kind]
 	d := r.device.Describe()
 	info, _ := d.Register(reg)
 	var digests []rtmr.Digest
@@ -588,7 +601,7 @@ func (r *round) kill(point string) {
 	os.Remove(hit)
 	cmd := exec.Command(r.program)
 	cmd.Env = append(os.Environ(), envDevice+"="+r.kind, envDir+"="+r.dir)
-	if r.apps && (r.hits["base.after"] > 0 || strings.HasPrefix(point, "base.")) {
+	if r.apps {
 		cmd.Env = append(cmd.Env, envApps+"=1")
 	}
 	if point != "" {
@@ -706,7 +719,8 @@ func bootEvents(t *testing.T) (n int) {
 }
 
 // extended returns how many of the list's entries were extended: the register holds
-// what that many of them come to, or it is wrong.
+// what that many of them come to, with the gaps between them of which the journal
+// tells, or it is wrong.
 func (r *round) extended() int {
 	r.Helper()
 	reg := imaRegister(r.kind)
@@ -714,13 +728,10 @@ func (r *round) extended() int {
 	if err != nil {
 		r.Fatal(err)
 	}
-	d := r.device.Describe()
-	info, _ := d.Register(reg)
-	value := make(map[rtmr.Alg]rtmr.Hex)
-	for _, a := range info.Banks {
-		value[a] = live[a][reg]
+	n, ok := r.after[registerText(live, reg)]
+	if !ok && r.gaps && !r.damaged {
+		n, ok = r.journal().after[registerText(live, reg)]
 	}
-	n, ok := r.after[text(value, info.Banks)]
 	if !ok {
 		r.Fatalf("%s is what no number of the list's entries comes to; the last time %d were extended; deaths: %q", reg, r.least, r.history)
 	}
@@ -758,31 +769,28 @@ func (r *round) check() {
 type journaledRound struct {
 	records          int
 	list, boot, apps int
-	behind           int         // applications' measurements after the one up to which the register is; -1 for none
-	folded           rtmr.Values // from what registers held at the round's start
-	lastData         int64       // where the journal has the last byte of the last entry of the list
+	behind           int            // applications' measurements after the one up to which the register is; -1 for none
+	folded           rtmr.Values    // from what registers held at the round's start
+	after            map[string]int // by the list's register, how many of its entries lead to it
+	lastData         int64          // where the journal has the last byte of the last entry of the list
 }
 
 // journal reads the journal up to where a write was torn. It fails the test unless
 // it has the list's first entries in order, and each application once and in order.
 func (r *round) journal() (j journaledRound) {
 	r.Helper()
-	content, err := os.ReadFile(r.path())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.Fatal(err)
-	}
-	reg := appRegister(r.kind)
-	live, err := r.device.Read(ctx, reg)
+	live, err := r.device.Read(ctx, appRegister(r.kind))
 	if err != nil {
 		r.Fatal(err)
 	}
-	j.folded, j.behind = clonedValues(r.from), -1
-	compare := func() {
-		if equalIn(reg, live, j.folded) {
-			j.behind = 0
-		}
+	content, err := os.ReadFile(r.path()) // which leads the registers
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.Fatal(err)
 	}
-	compare()
+	j.folded, j.behind, j.after = clonedValues(r.from), -1, make(map[string]int)
+	if equalIn(appRegister(r.kind), live, j.folded) {
+		j.behind = 0
+	}
 	for m, err := range cel.NewReader(bytes.NewReader(content), cel.TLV).Measurements() {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			break
@@ -797,29 +805,48 @@ func (r *round) journal() (j journaledRound) {
 		for _, d := range m.Digests {
 			d.Alg.Extend(j.folded[d.Alg][m.Register], d.Sum)
 		}
-		switch kind := m.Entry.(*cel.Entry).ContentType(); kind {
-		case cel.ContentIMATemplate:
-			if !r.damaged && (j.list >= len(r.list.data) || string(m.Entry.Data()) != r.list.data[j.list]) {
-				r.Fatalf("entry %d of the journal is not the list's", j.list)
-			}
-			j.list++
+		r.take(&j, &m)
+		switch m.Register {
+		case imaRegister(r.kind):
 			j.lastData = bytesEnd(content, m)
-		case cel.ContentPCClient:
-			j.boot++
-		case cel.ContentTallystick:
-			if want := fmt.Sprintf(`"key":"key %d",`, j.apps); !strings.Contains(string(m.Entry.Data()), want) {
-				r.Fatalf("application %d in the journal is %s", j.apps, m.Entry.Data())
-			}
-			j.apps++
+			j.after[registerText(j.folded, m.Register)] = j.list
+		case appRegister(r.kind):
 			if j.behind >= 0 {
 				j.behind++
 			}
-			compare()
-		default:
-			r.Fatalf("the journal has a content of type %d", kind)
+			if equalIn(m.Register, live, j.folded) {
+				j.behind = 0
+			}
 		}
 	}
 	return j
+}
+
+// take counts a measurement of the journal.
+func (r *round) take(j *journaledRound, m *rtmr.Measurement) {
+	r.Helper()
+	switch kind := m.Entry.(*cel.Entry).ContentType(); {
+	case kind == cel.ContentIMATemplate:
+		if !r.damaged && (j.list >= len(r.list.data) || string(m.Entry.Data()) != r.list.data[j.list]) {
+			r.Fatalf("entry %d of the journal is not the list's", j.list)
+		}
+		j.list++
+	case kind == cel.ContentPCClient:
+		j.boot++
+	case m.Entry.Type() == evidence.GapType && r.gaps:
+		for _, d := range m.Digests {
+			if check, _ := m.Entry.Verify(d); check != rtmr.Verified {
+				r.Fatalf("a gap's digest %s is not its data's", d)
+			}
+		}
+	case m.Register == appRegister(r.kind):
+		if want := fmt.Sprintf(`"key":"key %d",`, j.apps); !strings.Contains(string(m.Entry.Data()), want) {
+			r.Fatalf("application %d in the journal is %s", j.apps, m.Entry.Data())
+		}
+		j.apps++
+	default:
+		r.Fatalf("the journal has %s: %s", m.Entry.Type(), m.Entry.Data())
+	}
 }
 
 // bytesEnd returns where the record's data end in the journal.

@@ -461,7 +461,11 @@ func (s *service) others() {
 // status asks the service how it fares.
 func (s *service) status() (status guest.Status) {
 	s.t.Helper()
-	if err := json.Unmarshal([]byte(s.Run(s.ask("status", "--json")...)), &status); err != nil {
+	r := s.Exec(lab.Command{Args: s.ask("status", "--json")})
+	if r.Status != 0 {
+		s.t.Fatalf("%s: %s\n%s", s.device, r.Stderr, s.end(syscall.SIGQUIT).Stderr)
+	}
+	if err := json.Unmarshal(r.Stdout, &status); err != nil {
 		s.t.Fatal(err)
 	}
 	return status
