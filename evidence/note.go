@@ -27,8 +27,7 @@ type Note struct {
 }
 
 // Routine reports whether the note tells of nothing that went otherwise than it should:
-// that what follows are extends by others, that a helper
-// stopped with all extended.
+// that what follows are extends by others, that a helper stopped with all extended.
 func (n *Note) Routine() bool {
 	return n.Kind == "others" || n.Kind == "stopped"
 }
