@@ -414,7 +414,7 @@ func (e *Extender) extendAll(ctx context.Context, batch []rtmr.Measurement, then
 		if journaled == len(batch) && then != nil {
 			then()
 		}
-		e.publish()
+		e.publishBehind()
 	}
 }
 

@@ -558,7 +558,9 @@ var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
 // reports whether it was extended now, or had been before. With an error, now says that
-// the measurement is in the journal, and is extended before anything that comes later.
+// the measurement is in the journal, and is extended before anything that comes later;
+// but after ErrUndecided nobody knows whether it was, and it will not be: the same key
+// gets the same answer.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {

@@ -272,6 +272,7 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 	case errors.Is(err, rtmr.ErrBusy):
 		refuse(w, http.StatusServiceUnavailable, err)
+	case r.Context().Err() != nil: // nobody waits for it
 	case err != nil:
 		s.Log.Error("no evidence", "error", err)
 		refuse(w, http.StatusInternalServerError, err)

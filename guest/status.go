@@ -33,7 +33,8 @@ type Status struct {
 	Journal  JournalStatus `json:"journal"`
 	Recovery Recovery      `json:"recovery"`
 
-	BootLog *BootLogStatus `json:"bootLog,omitempty"` // nil where there is none
+	BootLog *BootLogStatus `json:"bootLog,omitempty"`   // nil where there is none
+	Own     []string       `json:"ownEvents,omitempty"` // types of what is measured in its place
 	Tap     []TapStatus    `json:"tap,omitempty"`
 	Guard   *GuardStatus   `json:"guard,omitempty"`
 
@@ -142,6 +143,9 @@ func (h *Helper) Status() Status {
 	if !s.KernelExtends {
 		s.Lag = h.lagging(now.listed)
 	}
+	for _, own := range h.cfg.Own {
+		s.Own = append(s.Own, own.Type)
+	}
 	if about.Tap != nil {
 		s.Tap = about.Tap()
 	}
@@ -223,6 +227,12 @@ func (e *Extender) publish() {
 	e.now.Store(&progress{e.journal.Size(), e.behind(), e.listed, e.journal.counts})
 }
 
+// publishBehind is publish where entries are journaled that are extended only now: they
+// are behind, and count when they are not.
+func (e *Extender) publishBehind() {
+	e.now.Store(&progress{e.journal.Size(), e.behind(), e.now.Load().listed, e.journal.counts})
+}
+
 func (e *Extender) unlock() {
 	e.publish()
 	e.mu.Unlock()
@@ -241,6 +251,8 @@ func (e *Extender) progress() progress {
 func (c *Counts) add(m rtmr.Measurement) {
 	c.Records++
 	switch entry := m.Entry.(type) {
+	case nil:
+		return
 	case *ima.Entry: // whose template may have any name
 		return
 	case *cel.Entry:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -86,6 +87,9 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 	}
 	if own.mrtd != "" && !ofTD(c.quote.Values) {
 		return nil, errors.New("--mrtd was given, and the quote is of no TD: it carries no MRTD")
+	}
+	if own.acceptSelfAsserted && c.quote.Kind != quote.SoftTPM {
+		return nil, fmt.Errorf("--accept-self-asserted was given, and the evidence is no software TPM's quote, but %s", c.quote.Kind)
 	}
 	c.logs = filesOf(paths)
 	if len(paths) == 0 {

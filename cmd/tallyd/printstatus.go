@@ -34,6 +34,9 @@ func printStatus(w io.Writer, s *guest.Status) {
 	line("journal", "%s: %d bytes, %d records%s", s.Journal.Path, s.Journal.Bytes, s.Journal.Records, sayRoom(s))
 	printRecovery(line, &s.Recovery)
 	printBootLog(line, s.BootLog)
+	if len(s.Own) > 0 {
+		line("", "in its place %s", strings.Join(s.Own, ", "))
+	}
 	for _, t := range s.Tap {
 		line("tap", "%s", sayTapped(&t))
 	}
@@ -73,6 +76,9 @@ func printRecovery(line func(name, format string, args ...any), r *guest.Recover
 	}
 	if r.Damaged != "" {
 		line("damaged", "a journal, kept as %s: %s", r.Damaged, r.Reason)
+	}
+	if r.Other != "" {
+		line("set aside", "a journal of another boot or device, as %s: %s", r.Other, r.Reason)
 	}
 	if r.Foreign != "" {
 		line("others", "extended %s while no helper ran", r.Foreign)

@@ -75,15 +75,15 @@ func (s *service) check() error {
 			return fmt.Errorf("--%s %v, expected more than 0 a second", name, rate)
 		}
 	}
-	for _, ids := range [][]uint{s.allow, s.cids} {
+	for name, ids := range map[string][]uint{"allow-uid": s.allow, "allow-cid": s.cids} {
 		for _, id := range ids {
 			if id > math.MaxUint32 {
-				return fmt.Errorf("--allow-uid or --allow-cid %d, expected 32 bits", id)
+				return fmt.Errorf("--%s %d, expected 32 bits", name, id)
 			}
 		}
 	}
 	if s.poll <= 0 {
-		return fmt.Errorf("--poll %v, expected a time", s.poll)
+		return fmt.Errorf("--poll %v, expected more than 0", s.poll)
 	}
 	return nil
 }
@@ -110,10 +110,10 @@ func (s *service) run(ctx context.Context) error {
 		log.Info("device", "choice", why)
 	}
 	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Log: log}
+	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if chosen.Device.Describe().Kind != "memory" { // which is each process's own
 		cfg.Locks = runtimeFolder
 	}
-	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.root != "/" {
 		cfg.Facts = append(cfg.Facts, [2]string{"root", "logs are read below " + s.root})
 		cfg.Wake = guest.Poll(s.poll) // the tap is this kernel's, and those lists are not

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -58,7 +59,15 @@ func (s *service) sockets() (listeners []net.Listener, err error) {
 		}
 		listeners = append(listeners, l)
 	}
+	if s.cids != nil && !slices.ContainsFunc(listeners, isVsock) {
+		return listeners, errors.New("--allow-cid is for vsock: give --vsock PORT, or let systemd (ListenStream=vsock::PORT)")
+	}
 	return listeners, nil
+}
+
+func isVsock(l net.Listener) bool {
+	_, ok := l.Addr().(*vsock.Addr)
+	return ok
 }
 
 // given returns a socket of systemd's, which need not be one of package net's.
