@@ -76,7 +76,7 @@ type Recovery struct {
 
 // ErrUndecided says of a measurement that is in the journal that nobody will know whether
 // it was extended: others extended its register at the same time. The journal says so.
-var ErrUndecided = fmt.Errorf("%w, and nobody will know", rtmr.ErrUnknown)
+var ErrUndecided = fmt.Errorf("nobody will know whether it was extended: %w", rtmr.ErrUnknown)
 
 // OpenExtender opens the journal at the path, or begins one, holds it against the
 // device's registers, and extends what a process that died left, as far as the device
