@@ -27,10 +27,9 @@ type Note struct {
 }
 
 // Routine reports whether the note tells of nothing that went otherwise than it should:
-// that own events end here, that what follows are extends by others, that a helper
-// stopped with all extended.
+// that what follows are extends by others, that a helper stopped with all extended.
 func (n *Note) Routine() bool {
-	return n.Kind == "own events" || n.Kind == "others" || n.Kind == "stopped"
+	return n.Kind == "others" || n.Kind == "stopped"
 }
 
 // noteMagic begins a note's event data, and a zero byte ends its kind.

@@ -76,7 +76,7 @@ type Recovery struct {
 
 // ErrUndecided says of a measurement that is in the journal that nobody will know whether
 // it was extended: others extended its register at the same time. The journal says so.
-var ErrUndecided = errors.New("nobody will know whether it was extended")
+var ErrUndecided = fmt.Errorf("nobody will know whether it was extended: %w", rtmr.ErrUnknown)
 
 // OpenExtender opens the journal at the path, or begins one, holds it against the
 // device's registers, and extends what a process that died left, as far as the device
@@ -563,7 +563,7 @@ func (e *Extender) settle(ctx context.Context, reg rtmr.Register, s *state) (don
 	if err := e.rebase(b); err != nil {
 		return false, errors.Join(s.doubt, err)
 	}
-	err = fmt.Errorf("others extended %s meanwhile: %w: %w", reg, ErrUndecided, s.doubt)
+	err = fmt.Errorf("others extended %s meanwhile: %w (%v)", reg, ErrUndecided, s.doubt)
 	e.undecided[undecidedKey(reg, s.behind[0])] = true
 	s.behind, s.doubt = s.behind[1:], nil
 	return true, err
@@ -627,7 +627,7 @@ func (e *Extender) Undecided(m rtmr.Measurement) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.undecided[undecidedKey(m.Register, m.Digests)] {
-		return fmt.Errorf("%s: %w", m.Register, ErrUndecided)
+		return fmt.Errorf("others extended %s at the time: %w", m.Register, ErrUndecided)
 	}
 	return nil
 }

@@ -770,18 +770,22 @@ func TestDamagedAgain(t *testing.T) {
 	d := pcrs(banks...)
 	cfg := guest.Config{Device: d, Journal: filepath.Join(t.TempDir(), "journal.cel"), IMADir: k.dir}
 	app := must(guest.Measure("x", "key", strings.NewReader("x")))(t)
-	k.set(half)
-	h := run(t, cfg, caughtUp(count(t, half)))
+	h := must(guest.New(ctx, cfg))(t)
 	if now, err := h.Extend(ctx, pcr11, "test", app); !now || err != nil {
 		t.Fatal(now, err)
 	}
 	h.Close()
+	k.set(half)
+	run(t, cfg, caughtUp(count(t, half))).Close()
 	alone := must(d.Read(ctx, pcr11))(t)
-	for i := range 3 { // the last one of which knows of three
+	content := must(os.ReadFile(cfg.Journal))(t)
+	content[len(content)/2] ^= 1
+	if err := os.WriteFile(cfg.Journal, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		open(t, d, cfg.Journal).Close() // which has begun another journal when it dies
 		spoil(t, cfg.Journal)
-		if i < 2 {
-			open(t, d, cfg.Journal).Close() // which has begun another journal when it dies
-		}
 	}
 	k.set(list)
 	for range 2 {
