@@ -97,6 +97,9 @@ func (l *loader) tryAttach(s *source, name string, attach func(*ebpf.Program) (l
 			return err
 		}
 	}
+	if !hasKallsyms() {
+		zeroSymbols(spec.Instructions)
+	}
 	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{KernelTypes: l.kernel})
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
@@ -108,6 +111,35 @@ func (l *loader) tryAttach(s *source, name string, attach func(*ebpf.Program) (l
 	}
 	s.links = append(s.links, lnk)
 	return nil
+}
+
+// symbols are the kernel's, of which tap.c takes addresses.
+var symbols = []string{"ima_hash_algo_idx", "ima_hash_algo"}
+
+// hasKallsyms reports whether there are addresses to ask for. A service with
+// ProcSubset=pid has no such file, one with ProtectKernelTunables=yes may not read it.
+func hasKallsyms() bool {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+// zeroSymbols has the program find no kernel symbol, which it is written for: they
+// are weak. The library would load it so where the file tells zeros, but not where
+// it cannot be read (cilium/ebpf 0.22, resolveKsymReferences).
+func zeroSymbols(program asm.Instructions) {
+	for i, ins := range program {
+		if slices.Contains(symbols, ins.Reference()) {
+			zero := asm.LoadImm(ins.Dst, 0, asm.DWord)
+			if s := ins.Source(); s != nil {
+				zero = zero.WithSource(s)
+			}
+			program[i] = zero
+		}
+	}
 }
 
 // ima taps IMA by the one method, or where none is said by the first that works.

@@ -44,6 +44,7 @@ type Tap struct {
 	poll, recheck time.Duration
 	sources       [numSources]source
 	wake          [numSources]chan struct{}
+	woken         [numSources]atomic.Uint64 // how often Wait returned by wake
 	dropped       [numSources]atomic.Uint64 // records for which Buffer had no room
 
 	ring     *ebpf.Map
@@ -74,6 +75,9 @@ type Status struct {
 	// Measured is how many measurements were seen, and Lost for how many of them
 	// there is no record, because the ring or the buffer was full.
 	Measured, Lost uint64
+	// Woken is how often Wait returned because something was measured, and not
+	// because an interval ended.
+	Woken uint64
 	// Missed is how many calls at most the kernel did not run a program for, so
 	// that nobody knows whether they measured. They count neither as measured nor
 	// as lost. With Fexit they occur where a kernel preempts a task within a program
@@ -86,7 +90,7 @@ func (s Status) String() string {
 	if s.Method == "" {
 		return fmt.Sprintf("%s: not tapped, polling every %v: %v", s.Source, s.Poll, s.Err)
 	}
-	text := fmt.Sprintf("%s: tapped by %s, %d measured, %d records lost", s.Source, s.Method, s.Measured, s.Lost)
+	text := fmt.Sprintf("%s: tapped by %s, %d measured, %d times woken, %d records lost", s.Source, s.Method, s.Measured, s.Woken, s.Lost)
 	if s.Missed > 0 {
 		text += fmt.Sprintf(", %d calls missed", s.Missed)
 	}
@@ -263,6 +267,7 @@ func (t *Tap) Wait(ctx context.Context, s Source) error {
 	defer timer.Stop()
 	select {
 	case <-t.wake[s]:
+		t.woken[s].Add(1)
 		return nil
 	case <-timer.C:
 		return nil
@@ -333,6 +338,7 @@ func (t *Tap) status() []Status {
 		c := t.counts(Source(i))
 		recursed, err := s.missed()
 		all[i].Measured = c.Measured
+		all[i].Woken = t.woken[i].Load()
 		all[i].Lost = c.Lost + t.dropped[i].Load()
 		all[i].Missed = c.Missed + recursed
 		if err := errors.Join(t.readError(), err); err != nil {
