@@ -58,7 +58,7 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 
 func (s *service) run(ctx context.Context) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := s.enterMemory(); err != nil {
+	if err := s.enterMemory(log); err != nil {
 		return err
 	}
 	tapped, err := tap.Open(tap.Options{Poll: s.poll}) // before anything is read
