@@ -46,8 +46,9 @@
 // # How, and what it takes
 //
 // It takes Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. IMA is tapped by two
-// kprobes (x86-64, arm64 and s390x, CONFIG_INTEGRITY_AUDIT), and where that fails
-// by fexit. A kernel that preempts itself misses calls with the latter: [Status]
+// kprobes (x86-64, arm64 and s390x, CONFIG_INTEGRITY_AUDIT), for which Debian's
+// kernels take CAP_SYS_ADMIN; else by two of ftrace's (CONFIG_FPROBE, which Debian's
+// have from 6.12), and where that fails too by fexit. A kernel that preempts itself misses calls with the latter: [Status]
 // counts them, and in case one woke nobody, Wait returns at a long interval too.
 // Registers take Linux 6.16, and are tapped by a raw tracepoint. tracefs is not
 // needed.

@@ -33,8 +33,8 @@ type Options struct {
 	// Buffer is how many records wait for Next; 1024 if 0. Further ones are lost.
 	Buffer int
 
-	// IMA is the one method by which IMA is to be tapped, Kprobe or Fexit; the
-	// first that works if "".
+	// IMA is the one method by which IMA is to be tapped, Kprobe, KprobeMulti or
+	// Fexit; the first that works if "".
 	IMA Method
 }
 
@@ -65,7 +65,7 @@ type Status struct {
 	Source Source
 	// Method is how it is tapped; "" if it is not.
 	Method Method
-	// Err is why it is not tapped, or for IMA by fexit, why not by kprobe. It is
+	// Err is why it is not tapped, or for IMA, why not by a better method. It is
 	// rtmr.ErrNotSupported where the kernel lacks something, the source itself
 	// or what tapping it takes, and rtmr.ErrDenied where this process may not.
 	Err error
@@ -81,7 +81,7 @@ type Status struct {
 	// Missed is how many calls at most the kernel did not run a program for, so
 	// that nobody knows whether they measured. They count neither as measured nor
 	// as lost. With Fexit they occur where a kernel preempts a task within a program
-	// and others measure meanwhile on the same processor; with Kprobe hardly ever.
+	// and others measure meanwhile on the same processor; with the others hardly ever.
 	Missed uint64
 }
 
@@ -121,8 +121,8 @@ func Open(opts Options) (*Tap, error) {
 	if n := opts.Ring; n != 0 && (n < os.Getpagesize() || n&(n-1) != 0 || n > 1<<30) {
 		return nil, fmt.Errorf("open tap: a ring of %d bytes, expected a power of two, %d or more", n, os.Getpagesize())
 	}
-	if m := opts.IMA; m != "" && m != Kprobe && m != Fexit {
-		return nil, fmt.Errorf("open tap: IMA by %q, expected %s or %s", m, Kprobe, Fexit)
+	if m := opts.IMA; m != "" && m != Kprobe && m != KprobeMulti && m != Fexit {
+		return nil, fmt.Errorf("open tap: IMA by %q, expected %s, %s or %s", m, Kprobe, KprobeMulti, Fexit)
 	}
 	spec, err := loadTap()
 	if err != nil {

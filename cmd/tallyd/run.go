@@ -124,7 +124,11 @@ func sayTap(t *tap.Tap, log *slog.Logger) (others bool) {
 			log.Info("tap", "source", s.Source, "polled every", s.Poll, "reason", s.Err)
 			continue
 		}
-		log.Info("tap", "source", s.Source, "method", s.Method)
+		if s.Err != nil { // by the second best
+			log.Info("tap", "source", s.Source, "method", s.Method, "reason", s.Err)
+		} else {
+			log.Info("tap", "source", s.Source, "method", s.Method)
+		}
 		others = others || s.Source == tap.TSM
 	}
 	return others
