@@ -66,6 +66,12 @@ func TestPackageInGuest(t *testing.T) {
 		t.Errorf("%d applications' entries, %d were extended", apps, extended)
 	}
 
+	s.Run("dpkg", "-i", "/root/a.deb") // an older one
+	if apps := s.check(); apps != extended {
+		t.Errorf("%d applications' entries, %d were extended before the downgrade", apps, extended)
+	}
+	s.vsock()
+
 	s.Run("dpkg", "-r", "tallystick")
 	if left := s.Shell("ls /usr/lib/systemd/system/tallyd* /run/tallystick/tallyd.sock 2>/dev/null; true"); left != "" {
 		t.Errorf("removed, and still there:\n%s", left)
@@ -86,6 +92,31 @@ func TestPackageInGuest(t *testing.T) {
 		t.Errorf("purged, and the journal is gone, which explains registers that nobody can take back: %v", err)
 	}
 	s.Stop()
+}
+
+// vsock asks the service over the machine's loopback, which is not the host, and so has
+// to be allowed.
+func (s *system) vsock() {
+	s.t.Helper()
+	if on := s.Exec(lab.Command{Args: []string{"systemctl", "is-enabled", "tallyd-vsock.socket"}}); string(on.Stdout) != "disabled\n" {
+		s.t.Errorf("tallyd-vsock.socket is %s", on.Stdout)
+	}
+	const nonce = "c0ffee"
+	ask := lab.Command{Args: []string{"tallyd", "evidence", "--vsock", "1:10240", "--nonce", nonce, "-o", "/run/evidence"}}
+	s.Run("modprobe", "vsock_loopback")
+	s.Run("systemctl", "stop", "tallyd.service")
+	s.Run("systemctl", "start", "tallyd-vsock.socket", "tallyd.service")
+	if r := s.Exec(ask); r.Status == 0 {
+		s.t.Error("whoever is no host is answered over vsock")
+	}
+	s.dropIn("vsock", "Environment=\"TALLYD_OPTIONS=--guard no --allow-cid 1\"\n")
+	s.Run(ask.Args...)
+	if out := s.Run("tally", "reconcile", "--insecure-skip-signature", "--nonce", nonce, "/run/evidence"); !strings.HasPrefix(out, "RECONCILED: ") {
+		s.t.Errorf("evidence over vsock: %s", out)
+	}
+	s.Run("systemctl", "stop", "tallyd-vsock.socket")
+	s.noDropIn("vsock")
+	s.check()
 }
 
 // sleeps holds the service beside one that may not trace, and so polls.
