@@ -15,6 +15,7 @@ import (
 // what the kernel measures and by nothing else, restarted, asked for evidence, and
 // removed. What takes longer is in guest_test.go.
 func TestService(t *testing.T) {
+	t.Parallel()
 	s := start(t, lab.Machine{Kernel: "7.3", TSM: true, Files: map[string][]byte{"/root/a.deb": read(t, build(t, "..", "1.0"))}})
 	s.Run("dpkg", "-i", "/root/a.deb")
 	if !s.running() {
