@@ -127,7 +127,7 @@ func (s *system) sleeps() {
 	polling, polled := s.idle()
 	s.noDropIn("polls")
 	s.t.Logf("in 30 s without measurements: tapped it slept %d times and ran %v, polling %d times and %v", tapped, ran, polling, polled)
-	if polling < 4*tapped {
+	if polling < 3*tapped {
 		s.t.Errorf("it wakes for more than the watchdog: it slept %d times, and polling %d times", tapped, polling)
 	}
 }
