@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"tallystick/rtmr"
 )
@@ -27,6 +29,15 @@ const (
 	AtStart = "start"
 	Foreign = "extended by others"
 )
+
+// Names are the registers of which the base tells, in order.
+func (b *Base) Names() (names []rtmr.Register) {
+	for _, values := range b.Registers {
+		names = slices.AppendSeq(names, maps.Keys(values))
+	}
+	slices.SortFunc(names, rtmr.Register.Compare)
+	return slices.Compact(names)
+}
 
 // baseMagic begins a base's event data, as other informational events have it.
 const baseMagic = "Tallystick Base\x00"

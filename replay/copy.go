@@ -18,6 +18,8 @@ type Copy struct {
 	// index of a log: it is an entry of the log, or InOther.
 	Parts   *Finding
 	InOther bool
+	// Into has for each register of the log's that of the copies.
+	Into map[rtmr.Register]rtmr.Register
 }
 
 // CompareCopy holds a log against another one that was extended in its place and
@@ -31,7 +33,7 @@ type Copy struct {
 func CompareCopy(log, other iter.Seq2[rtmr.Measurement, error], of func(rtmr.Entry) bool, more bool) (c Copy, err error) {
 	next, stop := iter.Pull2(selected(other, of))
 	defer stop()
-	into := map[rtmr.Register]rtmr.Register{}
+	c.Into = make(map[rtmr.Register]rtmr.Register)
 	for m, err := range log {
 		if err != nil {
 			return c, err
@@ -51,7 +53,7 @@ func CompareCopy(log, other iter.Seq2[rtmr.Measurement, error], of func(rtmr.Ent
 			c.Ahead++
 			continue
 		}
-		if text, a, b := parting(&m, &o, into); text != "" {
+		if text, a, b := parting(&m, &o, c.Into); text != "" {
 			c.Parts = copyFinding(&m, text, a, b)
 			return c, nil
 		}

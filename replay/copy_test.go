@@ -3,6 +3,7 @@ package replay_test
 import (
 	"errors"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -84,12 +85,17 @@ func TestCompareCopy(t *testing.T) {
 		}
 		parts := got.Parts
 		got.Parts = nil
-		if got != c.want || (parts != nil) != (c.entry >= 0) {
+		into := got.Into
+		got.Into = nil
+		if !reflect.DeepEqual(got, c.want) || (parts != nil) != (c.entry >= 0) {
 			t.Errorf("%s: %+v with %+v, expected %+v with %d", name, got, parts, c.want, c.entry)
 			continue
 		}
 		if parts != nil && (parts.Kind != "copy" || parts.Entry != c.entry || parts.Offset != int64(10*c.entry) || !strings.Contains(parts.Text, c.text)) {
 			t.Errorf("%s: %+v, expected entry %d, %q", name, parts, c.entry, c.text)
+		}
+		if name == "in another register" && (len(into) != 2 || into[rtmr.MustParse("pcr10")] != rtmr.MustParse("rtmr2") || into[rtmr.MustParse("pcr11")] != rtmr.MustParse("rtmr3")) {
+			t.Errorf("%s: into %v", name, into)
 		}
 		if name == "another digest" && (parts.Alg != rtmr.SHA1 || parts.Recorded[0] != 'x' || parts.Computed[0] != 'y') {
 			t.Errorf("%s: %+v", name, parts)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -129,8 +130,8 @@ func TestBundleSoft(t *testing.T) {
 					}
 				})
 				extends := func(l logJSON) int { return l.Checks.Verified + l.Checks.Contradicting + l.Checks.Uncheckable }
-				want := []copyJSON{{"cel-journal", extends(report.Logs[1]), 0, false}, {"cel-journal", extends(report.Logs[2]), 0, false}}
-				if !slices.Equal(held, want) {
+				want := []copyJSON{{"cel-journal", extends(report.Logs[1]), 0, false, nil}, {"cel-journal", extends(report.Logs[2]), 0, false, nil}}
+				if !reflect.DeepEqual(held, want) {
 					t.Errorf("copies %v, expected %v", held, want)
 				}
 			}

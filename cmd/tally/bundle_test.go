@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -247,11 +248,6 @@ func TestBundleSigned(t *testing.T) {
 // their place, so that its signature is not good any more.
 func tdGuest(t *testing.T) (*testlogs.Guest, *evidence.Bundle) {
 	t.Helper()
-	var registers []rtmr.Register
-	for i := range rtmr.NumRTMRs {
-		r, _ := rtmr.Index(i).RTMR()
-		registers = append(registers, r)
-	}
 	folder := filepath.Join(testlogs.ModuleDir(t, testlogs.GoTDXGuest), "testing", "testdata", "ccel")
 	b := &evidence.Bundle{
 		BootLog: testlogs.Read(t, filepath.Join(folder, "ccel_data.dat")),
@@ -264,11 +260,20 @@ func tdGuest(t *testing.T) (*testlogs.Guest, *evidence.Bundle) {
 			},
 		},
 	}
-	g := testlogs.NewGuest(t, []rtmr.Alg{rtmr.SHA384}, registers...)
+	g := testlogs.NewGuest(t, []rtmr.Alg{rtmr.SHA384}, rtmrs()...)
 	g.Boot(t, b.BootLog, false)
 	g.IMA(t, b.IMAList, rtmr.MustParse("rtmr2"))
 	b.Journal, b.TDQuote = g.Journal(), tdQuote(t, g)
 	return g, b
+}
+
+// rtmrs are a TD's run-time registers.
+func rtmrs() (registers []rtmr.Register) {
+	for i := range rtmr.NumRTMRs {
+		r, _ := rtmr.Index(i).RTMR()
+		registers = append(registers, r)
+	}
+	return registers
 }
 
 func tdQuote(t *testing.T, g *testlogs.Guest) []byte {
@@ -296,35 +301,42 @@ func TestBundleTD(t *testing.T) {
 		text    string
 		copy    copyJSON
 	}{
-		"whole":         {func(b *evidence.Bundle) {}, nil, "reconciled", "all 3 quoted values", copyJSON{"cel-journal", 3, 0, false}},
-		"another nonce": {func(b *evidence.Bundle) { b.TDQuote[568] = 1 }, nil, "untrusted", "nonce: REPORTDATA is 01fe", copyJSON{"cel-journal", 3, 0, false}},
+		"whole":         {func(b *evidence.Bundle) {}, nil, "reconciled", "all 3 quoted values", copyJSON{"cel-journal", 3, 0, false, nil}},
+		"another nonce": {func(b *evidence.Bundle) { b.TDQuote[568] = 1 }, nil, "untrusted", "nonce: REPORTDATA is 01fe", copyJSON{"cel-journal", 3, 0, false, nil}},
 		"the list is ahead": {func(b *evidence.Bundle) { list(b, b.IMAList, late) }, nil, "reconciled",
-			"cel-journal has no copy of 1 event at the end of ima-list, so nothing vouches for that part", copyJSON{"cel-journal", 3, 1, false}},
+			"cel-journal has no copy of 1 event at the end of ima-list, so nothing vouches for that part", copyJSON{"cel-journal", 3, 1, false, nil}},
 		"the list is ahead, strictly": {func(b *evidence.Bundle) { list(b, b.IMAList, late) }, []string{"--strict"}, "diverged",
-			"ima-list ran on after cel-journal", copyJSON{"cel-journal", 3, 1, false}},
+			"ima-list ran on after cel-journal", copyJSON{"cel-journal", 3, 1, false, nil}},
 		"an entry is missing in the list": {func(b *evidence.Bundle) { list(b, b.IMAList[record:]) }, nil, "diverged",
-			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true}},
+			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true, nil}},
 		"the last entry is missing in the list": {func(b *evidence.Bundle) { list(b, b.IMAList[:2*record]) }, nil, "diverged",
-			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 2, 0, true}},
+			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 2, 0, true, nil}},
 		"entries of the list are swapped": {func(b *evidence.Bundle) {
 			list(b, b.IMAList[record:2*record], b.IMAList[:record], b.IMAList[2*record:])
 		}, nil, "diverged",
-			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true}},
+			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true, nil}},
 		"an entry of the list is altered": {func(b *evidence.Bundle) {
 			list(b, bytes.Replace(b.IMAList, []byte("/bin/ls"), []byte("/bin/sl"), 1))
-		}, nil, "diverged", "1 entry contradicts its own data or the boot log; ima-list and its copy", copyJSON{"cel-journal", 1, 0, true}},
+		}, nil, "diverged", "1 entry contradicts its own data or the boot log; ima-list and its copy", copyJSON{"cel-journal", 1, 0, true, nil}},
 		"another list": {func(b *evidence.Bundle) { list(b, late, late) }, nil, "diverged",
-			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true}},
+			"ima-list and its copy in cel-journal part", copyJSON{"cel-journal", 0, 0, true, nil}},
 		"the journal is cut": {func(b *evidence.Bundle) {
 			g := testlogs.NewGuest(t, []rtmr.Alg{rtmr.SHA384}, rtmr.MustParse("rtmr2"))
 			g.IMA(t, b.IMAList[:2*record], rtmr.MustParse("rtmr2"))
 			b.Journal = g.Journal()
-		}, nil, "diverged", "the logs do not fold to what is quoted of rtmr2", copyJSON{"cel-journal", 2, 1, false}},
+		}, nil, "diverged", "the logs do not fold to what is quoted of rtmr2", copyJSON{"cel-journal", 2, 1, false, nil}},
 		"an entry of the journal is altered": {func(b *evidence.Bundle) {
 			b.Journal = bytes.Replace(b.Journal, []byte("/bin/ls"), []byte("/bin/sl"), 1)
-		}, nil, "diverged", "1 entry contradicts its own data", copyJSON{"cel-journal", 1, 0, true}},
+		}, nil, "diverged", "1 entry contradicts its own data", copyJSON{"cel-journal", 1, 0, true, nil}},
+		"in a register that no rule gives": {func(b *evidence.Bundle) {
+			g := testlogs.NewGuest(t, []rtmr.Alg{rtmr.SHA384}, rtmrs()...)
+			g.Boot(t, b.BootLog, false)
+			g.IMA(t, b.IMAList, rtmr.MustParse("rtmr3"))
+			b.Journal, b.TDQuote = g.Journal(), tdQuote(t, g)
+		}, nil, "reconciled", "the entries that ima-list has for pcr10 are in rtmr3, where no rule puts them",
+			copyJSON{"cel-journal", 3, 0, false, []moveJSON{{"pcr10", "rtmr3"}}}},
 		"the boot log is called a copy": {func(b *evidence.Bundle) { b.Statement.Logs[0].Role = evidence.Checked }, nil, "diverged",
-			"no log explains how rtmr0, rtmr1 moved", copyJSON{"cel-journal", 3, 0, false}},
+			"no log explains how rtmr0, rtmr1 moved", copyJSON{"cel-journal", 3, 0, false, nil}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, b := tdGuest(t)
@@ -334,7 +346,7 @@ func TestBundleTD(t *testing.T) {
 				t.Errorf("%s (%s), status %d, expected %s (%s)", report.Verdict, report.Text, status, c.verdict, c.text)
 			}
 			i := slices.IndexFunc(report.Logs, func(l logJSON) bool { return l.Path == "ima-list" })
-			if i < 0 || report.Logs[i].Copy == nil || *report.Logs[i].Copy != c.copy {
+			if i < 0 || report.Logs[i].Copy == nil || !reflect.DeepEqual(*report.Logs[i].Copy, c.copy) {
 				t.Errorf("logs %+v, expected %+v of ima-list", report.Logs, c.copy)
 			}
 			for _, f := range report.Findings {

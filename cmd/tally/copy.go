@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"tallystick/eventlog"
@@ -19,6 +20,29 @@ type copyReport struct {
 	Entries int    `json:"entries"` // that have one
 	Ahead   int    `json:"ahead"`   // that came later
 	Parts   bool   `json:"parts"`   // a finding says where
+	Moved   []move `json:"moved,omitempty"`
+}
+
+// move is a register of a log's whose copies are in one that no rule gives.
+type move struct {
+	From rtmr.Register `json:"from"`
+	Into rtmr.Register `json:"into"`
+}
+
+// movesOf returns those of a copy's registers that are neither the log's own nor, by
+// the UEFI rule (rtmr.PCR.CC), a TD's or a realm's in its place.
+func movesOf(into map[rtmr.Register]rtmr.Register) (moves []move) {
+	for _, from := range slices.SortedFunc(maps.Keys(into), rtmr.Register.Compare) {
+		to := into[from]
+		byRule, _ := rtmr.PCR(from.Index()).CC()
+		if from.Kind() != rtmr.KindPCR {
+			byRule = from
+		}
+		if to != from && to != byRule && to != byRule.Realm() {
+			moves = append(moves, move{from, to})
+		}
+	}
+	return moves
 }
 
 // holdCopies holds the logs that are to be checked against the journal, and adds
@@ -68,7 +92,7 @@ func (c *investigation) holdCopy(file logFile, journal, index int) (report *logR
 	if err != nil {
 		return report, findings, log.fault(err)
 	}
-	report.Copy = &copyReport{c.logs[journal].path, held.Entries, held.Ahead, held.Parts != nil}
+	report.Copy = &copyReport{c.logs[journal].path, held.Entries, held.Ahead, held.Parts != nil, movesOf(held.Into)}
 	if f := held.Parts; f != nil {
 		f.Log = index
 		if held.InOther {
@@ -106,4 +130,12 @@ func (c *copyReport) sentence() string {
 		return fmt.Sprintf("%s has %s of it, in the same order, and not the %d after them", c.Of, events(c.Entries), c.Ahead)
 	}
 	return fmt.Sprintf("%s, which was extended in its place, has the same %s in the same order", c.Of, events(c.Entries))
+}
+
+// moved says which registers' entries are where no rule puts them.
+func (c *copyReport) moved(path string) (text string) {
+	for _, m := range c.Moved {
+		text += fmt.Sprintf("; the entries that %s has for %s are in %s, where no rule puts them, so %s itself is not looked at", path, m.From, m.Into, m.From)
+	}
+	return text
 }

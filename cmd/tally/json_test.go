@@ -37,12 +37,28 @@ type logJSON struct {
 	Warnings []string
 	Checks   struct{ Verified, Contradicting, Uncheckable int }
 	Copy     *copyJSON
+
+	Incidents *incidentsJSON
 }
 
 type copyJSON struct {
 	Of             string
 	Entries, Ahead int
 	Parts          bool
+	Moved          []moveJSON
+}
+
+type moveJSON struct{ From, Into string }
+
+// incidentsJSON is what a journal itself says went otherwise.
+type incidentsJSON struct {
+	Counts map[string]int
+	First  []incidentJSON
+}
+
+type incidentJSON struct {
+	Entry                int
+	Kind, Register, Text string
 }
 
 // findingOfEntryJSON is an entry whose own data, or the boot log, contradict it.

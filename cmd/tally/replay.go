@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tallystick/evidence"
 	"tallystick/ima"
 	"tallystick/replay"
 	"tallystick/rtmr"
@@ -37,6 +38,8 @@ type logReport struct {
 	Warnings []string      `json:"warnings"`
 	Checks   replay.Checks `json:"checks"`
 	Copy     *copyReport   `json:"copy,omitempty"`
+
+	Incidents *incidents `json:"incidents,omitempty"` // of a journal that tells of some
 }
 
 // replayFlags are replay's own.
@@ -206,7 +209,10 @@ func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, 
 	}
 	defer l.Close()
 	entries := l.Measurements()
+	told := incidents{bundled: file.data != nil && file.path == evidence.ItemJournal}
 	switch l.format {
+	case "cel-tlv", "cel-json", "cel-cbor":
+		entries = told.watch(entries)
 	case "tcg12", "tcg2":
 		if in.kernel == "" {
 			entries = watchKernel(entries, &signs.Kernel)
@@ -229,6 +235,9 @@ func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, 
 	n, err := fold.Log(entries)
 	signs.Banks = fold.BootBanks()
 	report := &logReport{Path: l.path, Format: l.format, Events: n, Warnings: append([]string{}, l.Warnings()...), Checks: fold.Checks()}
+	if told.total() > 0 {
+		report.Incidents = &told
+	}
 	if err != nil {
 		err = l.fault(err)
 	}
@@ -314,6 +323,7 @@ func printReplay(out io.Writer, report *replayReport) error {
 		for _, text := range l.Warnings {
 			fmt.Fprintf(w, "  %s %s\n", caution("warning:"), text)
 		}
+		l.Incidents.print(w)
 	}
 	for _, v := range report.Registers {
 		fmt.Fprintf(w, "%-6s %-8s %s  %s\n", v.Register, v.Alg, v.Value, events(v.Events))

@@ -27,6 +27,7 @@ type verdictReport struct {
 	Error    string           `json:"error,omitempty"`
 
 	layers []layerReport
+	bundle bool // quote and logs came in one file
 }
 
 // The verdicts.
@@ -84,12 +85,19 @@ type uncovered struct {
 // layerReport is what the quote vouches for of one log.
 type layerReport struct {
 	log             int
-	layer           string // firmware, kernel or application
-	events, vouched int    // that extend a register
-	quoted          int    // of the events, those of quoted registers
-	registers       []string
-	part            bool // of a list that was read in parts (--overlap)
+	layer           string          // firmware, kernel or application
+	events, vouched int             // that extend a register
+	quoted          int             // of the events, those of quoted registers
+	registers       []rtmr.Register // those quoted
+	part            bool            // of a list that was read in parts (--overlap)
 	copy            *copyReport
+}
+
+func (l *layerReport) names() (names []string) {
+	for _, r := range l.registers {
+		names = append(names, r.String())
+	}
+	return names
 }
 
 // layerOf names who wrote a log of that format.
@@ -108,7 +116,7 @@ func layerOf(format string) string {
 func (c *investigation) judge(folded *replayReport) *verdictReport {
 	r := &verdictReport{
 		Quote: reportQuote(c.quote), Logs: folded.Logs, Registers: []registerReport{},
-		Findings: folded.Findings, Error: folded.Error,
+		Findings: folded.Findings, Error: folded.Error, bundle: c.quote.Bundle != nil && len(c.checks)+len(c.logs) > 0,
 	}
 	for _, o := range c.rec.Outcomes() {
 		r.Registers = append(r.Registers, registerReport{Outcome: o, Finding: findingOf(o)})
@@ -141,7 +149,7 @@ func (r *verdictReport) cover(coverage []replay.Coverage, parts bool) {
 		l.vouched += c.Vouched
 		if c.Quoted {
 			l.quoted += c.Events
-			l.registers = append(l.registers, c.Register.String())
+			l.registers = append(l.registers, c.Register)
 		} else {
 			r.Uncovered = append(r.Uncovered, uncovered{c.Log, c.Register, c.Events})
 		}
@@ -189,12 +197,20 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	}
 	out = append(out, r.copyFailures(strict)...)
 	for _, l := range r.layers {
-		if l.events > 0 && l.quoted == 0 {
-			out = append(out, fmt.Sprintf("the quote carries no register that %s extends, so nothing vouches for it", r.Logs[l.log].Path))
+		switch path := r.Logs[l.log].Path; {
+		case l.events > 0 && l.quoted == 0:
+			out = append(out, fmt.Sprintf("the quote carries no register that %s extends, so nothing vouches for it", path))
+		case l.quoted > 0 && r.Quote.ofTPM() && !slices.ContainsFunc(l.registers, lasts):
+			out = append(out, fmt.Sprintf("nothing vouches for %s: anybody may reset %s of a TPM, and extend it anew", path, strings.Join(l.names(), ", ")))
 		}
 	}
 	for _, u := range r.Undigested {
 		out = append(out, fmt.Sprintf("nothing vouches for %s of %s in %s, without a digest in a quoted bank", count(u.Events, "event", "events"), r.Logs[u.Log].Path, u.Register))
+	}
+	for _, l := range r.Logs {
+		if strict && l.Incidents != nil {
+			out = append(out, l.Incidents.sentence(l.Path)+", which --strict forbids")
+		}
 	}
 	if names := r.omitted(); strict && len(out) == 0 && names != "" {
 		out = append(out, "the quote omits "+names+", which --strict forbids")
@@ -204,6 +220,15 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	}
 	return out
 }
+
+// lasts reports whether a TPM's register keeps what was extended: any program may reset
+// PCR 16 and 23, at locality 0 (TCG PC Client Platform TPM Profile, PCR attributes).
+func lasts(r rtmr.Register) bool { return r != debugPCR && r != applicationPCR }
+
+var debugPCR, applicationPCR = rtmr.MustParse("pcr16"), rtmr.MustParse("pcr23")
+
+// ofTPM reports whether the quoted registers are a TPM's.
+func (q *quoteReport) ofTPM() bool { return q.Kind == quote.TPM || q.Kind == quote.Azure }
 
 // contradictions counts the entries that their own data or the boot log contradict.
 func (r *verdictReport) contradictions() (n int) {
@@ -263,6 +288,9 @@ func (r *verdictReport) success() string {
 		if late := l.quoted - l.vouched; late > 0 {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
 		}
+		if l.copy != nil {
+			s += l.copy.moved(r.Logs[l.log].Path)
+		}
 		if l.copy != nil && l.copy.Ahead > 0 {
 			s += fmt.Sprintf("; %s has no copy of %s at the end of %s, so nothing vouches for that part", l.copy.Of, count(l.copy.Ahead, "event", "events"), r.Logs[l.log].Path)
 		}
@@ -272,6 +300,14 @@ func (r *verdictReport) success() string {
 	}
 	if names := r.omitted(); names != "" {
 		s += "; the quote omits " + names + ", so nothing vouches for what was logged there"
+	}
+	if r.bundle && !slices.ContainsFunc(r.layers, func(l layerReport) bool { return l.layer == "kernel" }) {
+		s += "; no list of the kernel's came with it"
+	}
+	for _, l := range r.Logs {
+		if l.Incidents != nil {
+			s += "; " + l.Incidents.sentence(l.Path)
+		}
 	}
 	if names := r.Quote.named(quote.Skipped); names != "" {
 		s += "; skipped (--insecure-skip-signature): " + names + ", so anybody can have made this quote"

@@ -136,9 +136,10 @@ func (r *verdictReport) printLayer(w io.Writer, l *layerReport) {
 	case l.quoted == 0:
 		fmt.Fprintln(w, bad("the quote carries none of its registers"))
 	default:
-		fmt.Fprintf(w, "the quote stands for %d of the %d that extend a register, in %s\n", l.vouched, l.events, strings.Join(l.registers, ", "))
+		fmt.Fprintf(w, "the quote stands for %d of the %d that extend a register, in %s\n", l.vouched, l.events, strings.Join(l.names(), ", "))
 	}
 	fmt.Fprintf(w, "    %s\n", checksText(log.Checks))
+	log.Incidents.print(w)
 	for _, text := range log.Warnings {
 		fmt.Fprintf(w, "    %s %s\n", caution("warning:"), text)
 	}

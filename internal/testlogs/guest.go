@@ -38,6 +38,18 @@ func (g *Guest) Base(t testing.TB, b *evidence.Base) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.noAction(t, data)
+}
+
+// Note journals a note, with JSON.
+func (g *Guest) Note(t testing.TB, kind, about string) {
+	t.Helper()
+	n := evidence.Note{Kind: kind, About: []byte(about)}
+	g.noAction(t, n.EventData())
+}
+
+func (g *Guest) noAction(t testing.TB, data []byte) {
+	t.Helper()
 	event := &eventlog.Event{MRIndex: 0xffffffff, EventType: eventlog.EVNoAction, EventData: data}
 	g.write(t, event.Measurement(rtmr.Register{}))
 }
