@@ -17,6 +17,9 @@ import (
 type Base struct {
 	Reason    string      `json:"reason"`
 	Registers rtmr.Values `json:"registers"`
+	// Boot is the kernel's name of this boot (/proc/sys/kernel/random/boot_id), at
+	// the journal's start.
+	Boot string `json:"boot,omitempty"`
 	// Behind counts the last entries of these registers before this record that
 	// were extended after it, and Unknown those before them of which it is not
 	// known whether they were extended.

@@ -34,8 +34,8 @@ const (
 	damaged           = "damaged-journal-" // and a digit, from 1
 )
 
-// maxDamaged is how many journals that were put aside a bundle holds.
-const maxDamaged = 9
+// MaxDamaged is how many journals that were put aside a bundle holds at the most.
+const MaxDamaged = 9
 
 // The collection's type is an object identifier below the arc 2.25, of UUIDs, where
 // nobody has to register (ITU-T X.667): the bundle's, then its version.
@@ -85,8 +85,8 @@ func (b *Bundle) Items() ([]Item, error) {
 		ItemEKCertificate: b.EKCertificate, ItemHCL: b.HCL, ItemReport: b.Report,
 		ItemBootLog: b.BootLog, ItemIMAList: b.IMAList, ItemJournal: b.Journal,
 	}
-	if len(b.Damaged) > maxDamaged {
-		return nil, fmt.Errorf("%d damaged journals, expected %d at most", len(b.Damaged), maxDamaged)
+	if len(b.Damaged) > MaxDamaged {
+		return nil, fmt.Errorf("%d damaged journals, expected %d at most", len(b.Damaged), MaxDamaged)
 	}
 	for i, journal := range b.Damaged {
 		parts[fmt.Sprintf("%s%d", damaged, i+1)] = journal

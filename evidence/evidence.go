@@ -134,8 +134,16 @@ func (b *Bundle) log(item string) []byte {
 	return nil
 }
 
+// isLog reports whether an item is a log, which has a role.
+func isLog(item string) bool {
+	return slices.Contains([]string{ItemBootLog, ItemIMAList, ItemJournal}, item)
+}
+
 // check reports what does not go together.
-func (b *Bundle) check() error {
+func (b *Bundle) check(parts ...Part) error {
+	if err := checkParts(parts); err != nil {
+		return err
+	}
 	tpm := len(b.Attest) > 0
 	switch {
 	case tpm && len(b.TDQuote) > 0:
@@ -164,33 +172,36 @@ func (b *Bundle) check() error {
 	if err := b.Values.Validate(); err != nil {
 		return fmt.Errorf("%s: %w", ItemValues, err)
 	}
-	if err := b.checkLogs(); err != nil {
+	if err := b.checkLogs(parts); err != nil {
 		return fmt.Errorf("%s: logs: %w", ItemStatement, err)
 	}
 	return nil
 }
 
 // checkLogs reports a log without a role, or a role without a log.
-func (b *Bundle) checkLogs() error {
+func (b *Bundle) checkLogs(parts []Part) error {
 	roles := b.Statement.Logs
+	has := func(item string) bool {
+		return len(b.log(item)) > 0 || slices.ContainsFunc(parts, func(p Part) bool { return p.Key == item })
+	}
 	for i, l := range roles {
 		switch {
-		case !slices.Contains([]string{ItemBootLog, ItemIMAList, ItemJournal}, l.Item):
+		case !isLog(l.Item):
 			return fmt.Errorf("%q, expected %s, %s or %s", rtmr.Escape(l.Item), ItemBootLog, ItemIMAList, ItemJournal)
 		case l.Role != Folded && l.Role != Checked:
 			return fmt.Errorf("%s: role %q, expected %s or %s", l.Item, rtmr.Escape(string(l.Role)), Folded, Checked)
-		case len(b.log(l.Item)) == 0:
+		case !has(l.Item):
 			return fmt.Errorf("%s is not in the bundle", l.Item)
 		case slices.ContainsFunc(roles[:i], func(o LogRole) bool { return o.Item == l.Item }):
 			return fmt.Errorf("%s comes twice", l.Item)
 		case l.Role == Checked && l.Item == ItemJournal:
 			return errors.New("the journal is what other logs are checked against")
-		case l.Role == Checked && len(b.Journal) == 0:
+		case l.Role == Checked && !has(ItemJournal):
 			return fmt.Errorf("%s is to be checked, and there is no journal to check it against", l.Item)
 		}
 	}
 	for _, item := range []string{ItemBootLog, ItemIMAList, ItemJournal} {
-		if len(b.log(item)) > 0 && !slices.ContainsFunc(roles, func(l LogRole) bool { return l.Item == item }) {
+		if has(item) && !slices.ContainsFunc(roles, func(l LogRole) bool { return l.Item == item }) {
 			return fmt.Errorf("%s has no role", item)
 		}
 	}

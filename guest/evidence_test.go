@@ -66,14 +66,29 @@ func TestEvidence(t *testing.T) {
 		}
 	})
 	for range 20 {
-		b, err := h.Evidence(ctx, []byte{1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		oneMoment(t, b)
+		oneMoment(t, bundle(t, h))
 	}
 	stop()
 	wg.Wait()
+}
+
+// bundle has the helper make evidence, and reads it.
+func bundle(t *testing.T, h *guest.Helper) *evidence.Bundle {
+	t.Helper()
+	e, err := h.Evidence(ctx, []byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var data bytes.Buffer
+	if n, err := e.WriteTo(&data); err != nil || n != e.Size() {
+		t.Fatalf("%d of %d bytes, %v", n, e.Size(), err)
+	}
+	b, err := evidence.Read(data.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func oneMoment(t *testing.T, b *evidence.Bundle) {

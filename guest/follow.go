@@ -4,15 +4,16 @@ package guest
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"tallystick/ima"
 	"tallystick/rtmr"
@@ -21,21 +22,48 @@ import (
 // IMADir is where the kernel has its measurement lists.
 const IMADir = "/sys/kernel/security/ima"
 
+// listFiles are the parts of the list, in order. Linux 7.2 with CONFIG_IMA_STAGING
+// has the first: to trim the list, somebody has all of it moved there, reads it, and
+// has it deleted (Documentation/security/IMA-export-delete.rst). What is staged does
+// not grow.
+var listFiles = [...]string{"binary_runtime_measurements_staged", "binary_runtime_measurements"}
+
+// ErrListBusy says that the list is open for writing, which somebody does to trim it
+// (security/integrity/ima/ima_fs.c, ima_measure_lock: one writer or many readers).
+// Nothing is lost by it: to try again in a while is all there is to do.
+var ErrListBusy = errors.New("the IMA list is being trimmed")
+
 // List follows the kernel's IMA list from its first entry on. It keeps one
 // descriptor, since each read(2) walks the list from its head to where the last
 // one ended (security/integrity/ima/ima_fs.c, ima_measurements_start).
+//
+// Where the list can be trimmed, whoever has it open keeps it from that: there it is
+// closed whenever all of it was read.
 type List struct {
 	dir   string
 	banks []rtmr.Alg
 
-	file   *os.File
-	head   []byte // what the list began with when it was opened
-	layout ima.Layout
-	known  bool   // the layout is
-	unread []byte // read, and not a whole entry yet
-	at     int    // entries of the list as it is now, that were read
-	skip   int    // entries of them that were delivered before
+	files  []*os.File // open, of listFiles; the staged part is nil where there is none
+	now    int        // which of them is read
+	cut    cutter
+	place  place
+	staged bool // this kernel can trim its list
+	skip   int  // entries ahead that were delivered before
+	gap    int  // behind so many delivered entries a gap was told of; -1 for none
 	trail  Trail
+	raw    []byte
+}
+
+// place is where the last entry that was delivered stands: in the file that begins
+// with head, at an offset. As entries leave a file at its head alone, a file that
+// still begins so, and has that entry there, goes on where it was read to.
+//
+// That holds where the first entry is no other's like: the kernel lists none twice
+// (ima_queue.c, ima_lookup_digest_entry), but for violations.
+type place struct {
+	head  []byte
+	alone bool // the first entry is
+	at    int64
 }
 
 // Gap is a place in the list where entries may be missing: it was trimmed, and what
@@ -52,19 +80,24 @@ func (g *Gap) Error() string {
 // are for the banks. Entries that were delivered before, by another process, are in
 // the trail, and are not delivered again.
 func OpenList(dir string, banks []rtmr.Alg, delivered Trail) *List {
-	return &List{dir: dir, banks: banks, trail: slices.Clone(delivered)}
+	banks = slices.DeleteFunc(slices.Clone(banks), func(a rtmr.Alg) bool { return !a.Available() })
+	return &List{dir: dir, banks: banks, trail: slices.Clone(delivered), gap: -1}
 }
 
-// Trail are the entries that were delivered since boot, by a few bytes of each
-// one's hash.
+// Trail are the entries that were delivered since boot, by 8 bytes of each one's
+// hash, which is this process's own: nobody can make an entry that looks like another.
 type Trail []uint64
+
+var trailSeed = maphash.MakeSeed()
 
 // Add adds an entry.
 func (t *Trail) Add(e *ima.Entry) {
-	hash := sha256.New()
-	hash.Write([]byte(e.Template()))
-	hash.Write(e.Data())
-	*t = append(*t, binary.BigEndian.Uint64(hash.Sum(nil)))
+	var h maphash.Hash
+	h.SetSeed(trailSeed)
+	h.WriteString(e.Template())
+	h.WriteByte(0)
+	h.Write(e.Data())
+	*t = append(*t, h.Sum64())
 }
 
 // TrailOf returns the trail of a list's measurements.
@@ -76,11 +109,12 @@ func TrailOf(batch []rtmr.Measurement) (t Trail) {
 }
 
 // Next returns the next entries of the list, at most n, in memory of their own; none
-// where there are no more for now, or no list. A *Gap comes with the entries after it.
+// where there are no more for now, or no list. A *Gap comes with the entries after
+// it. After ErrListBusy nothing may wake who waits for measurements.
 func (l *List) Next(n int) (batch []rtmr.Measurement, err error) {
 	var gap *Gap
 	for range 3 {
-		if l.file == nil {
+		if l.files == nil {
 			err := l.open()
 			if errors.Is(err, fs.ErrNotExist) && len(l.trail) == 0 {
 				return nil, nil
@@ -89,216 +123,315 @@ func (l *List) Next(n int) (batch []rtmr.Measurement, err error) {
 				return nil, err
 			}
 		}
+		before := len(l.trail)
 		batch, err = l.read(n)
 		if !l.trimmed() {
 			break
 		}
 		l.Close() // what was read may be of another place in the list
+		l.trail = l.trail[:before]
 		batch, err = nil, nil
 	}
-	l.trail = append(l.trail, TrailOf(batch)...)
+	if len(batch) == 0 && l.staged {
+		l.Close()
+	}
 	if gap != nil {
 		err = errors.Join(gap, err)
 	}
 	return batch, err
 }
 
-// trimmed reports whether the list begins with another entry than when it was
-// opened. Its length tells nothing, as it grows meanwhile.
-func (l *List) trimmed() bool {
-	first, err := l.first()
-	if l.head == nil { // it was empty
-		l.head = first
-	}
-	return err == nil && !bytes.Equal(first, l.head)
-}
+// Raw returns the records of the entries that Next returned last, as they stand in
+// the list.
+func (l *List) Raw() []byte { return l.raw }
 
-// first returns the beginning of the list.
-func (l *List) first() ([]byte, error) {
-	file, err := os.Open(l.path())
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	head := make([]byte, headSize)
-	n, err := io.ReadFull(file, head)
-	if n < headSize {
-		return nil, err
-	}
-	return head, nil
-}
-
-// headSize is enough of an entry to tell it from another: PCR and template hash,
-// and of the template data what is behind the 8 bytes of the lengths.
-const headSize = 80
-
-func (l *List) path() string { return filepath.Join(l.dir, "binary_runtime_measurements") }
-
-// open opens the list and finds where in it the trail ends.
+// open opens the list and finds where in it the trail ends. Both parts are open
+// before one of them is read: so nothing moves from one to the other meanwhile.
 func (l *List) open() error {
-	file, err := os.Open(l.path())
-	if err != nil {
-		return err
-	}
-	if l.head, err = l.first(); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		file.Close()
-		return err
-	}
-	l.file, l.unread, l.at, l.skip = file, nil, 0, 0
-	if len(l.trail) == 0 {
-		return nil
-	}
-	if err := l.resume(); err != nil {
-		if !errors.As(err, new(*Gap)) {
-			l.Close()
+	files := make([]*os.File, len(listFiles))
+	for i, name := range listFiles {
+		file, err := os.Open(filepath.Join(l.dir, name))
+		if errors.Is(err, fs.ErrNotExist) && i < len(listFiles)-1 {
+			continue
 		}
-		return err
-	}
-	return nil
-}
-
-// resume reads the list up to where the trail ends. A list that was not trimmed
-// begins as the trail does; of another, all has to be seen to find the place.
-func (l *List) resume() error {
-	for at := 0; at < len(l.trail); {
-		batch, err := l.read(min(maxBatch, len(l.trail)-at))
+		if errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("%w: %w", ErrListBusy, err)
+		}
 		if err != nil {
+			closeAll(files)
 			return err
 		}
-		keys := TrailOf(batch)
-		if len(keys) == 0 || !slices.Equal(keys, l.trail[at:at+len(keys)]) {
-			return l.search()
-		}
-		at += len(keys)
+		files[i] = file
+		l.staged = l.staged || i == 0
 	}
-	return nil
+	l.files, l.skip = files, 0
+	if len(l.trail) == 0 {
+		return l.start(0, 0)
+	}
+	found, err := l.resume()
+	if err == nil && !found {
+		err = l.search()
+	}
+	if err != nil && !errors.As(err, new(*Gap)) {
+		l.Close()
+	}
+	return err
 }
 
-// search finds the place in a list that was trimmed.
-func (l *List) search() error {
-	if err := l.rewind(); err != nil {
-		return err
+// start has a file read from an offset on; one that is not there, the next.
+func (l *List) start(i int, offset int64) error {
+	for l.files[i] == nil {
+		i++
 	}
+	l.now, l.place = i, place{}
+	_, err := l.files[i].Seek(offset, io.SeekStart)
+	l.cut.begin(l.files[i], offset)
+	return err
+}
+
+// resume goes on at the place of the last entry that was delivered, if that is still
+// there.
+func (l *List) resume() (found bool, err error) {
+	if !l.place.alone {
+		return false, nil
+	}
+	last := l.place
+	for i, file := range l.files {
+		if file == nil {
+			continue
+		}
+		if head, err := headOf(file); err != nil || !bytes.HasPrefix(head, last.head) {
+			continue
+		}
+		if err := l.start(i, last.at); err != nil {
+			return false, err
+		}
+		var e ima.Entry
+		record, err := l.cut.next(&e)
+		if record == nil || err != nil {
+			continue // no entry begins there any more
+		}
+		var key Trail
+		key.Add(&e)
+		if key[0] == l.trail[len(l.trail)-1] {
+			l.place = last
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// search finds the place in a list of which it is not known what it lost.
+func (l *List) search() error {
 	keys, err := l.keys()
 	if err != nil {
 		return err
 	}
-	if err := l.rewind(); err != nil {
+	if err := l.start(0, 0); err != nil {
 		return err
 	}
-	if l.skip = l.trail.overlap(keys); l.skip == 0 {
-		return &Gap{len(l.trail)}
+	unique := false
+	if l.skip, unique = l.trail.overlap(keys); unique || l.gap == len(l.trail) {
+		return nil
 	}
-	return nil
-}
-
-func (l *List) rewind() error {
-	l.unread, l.at, l.skip = nil, 0, 0
-	_, err := l.file.Seek(0, io.SeekStart)
-	return err
+	l.gap = len(l.trail)
+	return &Gap{l.gap}
 }
 
 // keys reads the list to its end for now.
 func (l *List) keys() (keys Trail, err error) {
+	if err := l.start(0, 0); err != nil {
+		return nil, err
+	}
+	var e ima.Entry
 	for {
-		batch, err := l.read(maxBatch)
-		if err != nil || len(batch) == 0 {
+		record, err := l.next(&e)
+		if err != nil || record == nil {
 			return keys, err
 		}
-		keys = append(keys, TrailOf(batch)...)
+		keys.Add(&e)
 	}
 }
 
 // overlap returns how many of the keys' first are the trail's last. A list loses
 // entries at its head alone, so whatever the trail has after one of the list's
-// entries is in the list.
-func (t Trail) overlap(keys Trail) int {
-	for n := min(len(t), len(keys)); n > 0; n-- {
-		if slices.Equal(t[len(t)-n:], keys[:n]) {
-			return n
+// entries is in the list. Where there is more than one such number (violations of
+// one file look alike), it is the largest, and not unique.
+func (t Trail) overlap(keys Trail) (n int, unique bool) {
+	for k := min(len(t), len(keys)); k > 0; k-- {
+		if !slices.Equal(t[len(t)-k:], keys[:k]) {
+			continue
+		}
+		if n > 0 {
+			return n, false
+		}
+		if n = k; n == len(t) { // all that there ever was: it was not trimmed
+			break
 		}
 	}
-	return 0
+	return n, n > 0
 }
-
-// readSize is how much is asked for at a time. The kernel gives a page or so.
-const readSize = 64 << 10
 
 // read reads entries, n at most, beyond those to skip.
 func (l *List) read(n int) (batch []rtmr.Measurement, err error) {
-	for {
-		got, rest, err := l.parse(n - len(batch))
-		batch, l.unread = append(batch, got...), rest
-		if err != nil || len(batch) == n {
+	l.raw = l.raw[:0]
+	template := ""
+	for len(batch) < n {
+		e := ima.NewEntry(template, nil, nil)
+		record, err := l.next(e)
+		if err != nil || record == nil {
 			return batch, err
 		}
-		l.unread = slices.Grow(l.unread, readSize)
-		k, err := l.file.Read(l.unread[len(l.unread) : len(l.unread)+readSize])
-		l.unread = l.unread[:len(l.unread)+k]
-		if k == 0 || err == io.EOF {
-			return batch, nil
-		}
-		if err != nil {
-			return batch, err
-		}
-	}
-}
-
-// parse returns the whole entries of what is unread, n at most, and the rest.
-func (l *List) parse(n int) (batch []rtmr.Measurement, rest []byte, err error) {
-	if len(l.unread) == 0 {
-		return nil, l.unread, nil
-	}
-	if !l.known {
-		if l.layout, l.known = ima.Detect(l.unread); !l.known {
-			return nil, l.unread, nil
-		}
-	}
-	data := bytes.Clone(l.unread) // which the entries keep
-	r, err := ima.NewReader(bytes.NewReader(data), ima.Options{Banks: l.banks, Order: l.layout.Order, Alg: l.layout.Alg})
-	if err != nil {
-		return nil, l.unread, err
-	}
-	end := int64(len(data))
-	for m, err := range r.Measurements() {
-		if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) && errors.Is(err, io.ErrUnexpectedEOF) {
-			end = syntax.Offset
-			break
-		}
-		if err != nil {
-			return batch, l.unread, err
-		}
-		if len(batch) == n {
-			end = m.Offset
-			break
-		}
-		l.at++
-		if l.at <= l.skip {
+		template = e.Template()
+		l.place.at = l.cut.offset - int64(len(record))
+		if l.skip > 0 {
+			l.skip--
 			continue
 		}
-		batch = append(batch, keep(m))
+		l.trail.Add(e)
+		l.raw = append(l.raw, record...)
+		batch = append(batch, rtmr.Measurement{Register: e.Register(), Digests: digestsOf(e, l.banks), Entry: e})
 	}
-	return batch, l.unread[end:], nil
+	return batch, nil
 }
 
-// keep returns the measurement in memory of its own.
-func keep(m rtmr.Measurement) rtmr.Measurement {
-	entry := m.Entry.(*ima.Entry)
-	m.Entry = ima.NewEntry(entry.Template(), bytes.Clone(entry.Data()), entry.Order())
-	digests := make([]rtmr.Digest, len(m.Digests))
-	for i, d := range m.Digests {
-		digests[i] = rtmr.Digest{Alg: d.Alg, Sum: bytes.Clone(d.Sum)}
+// digestsOf returns what the entry extends banks with.
+func digestsOf(e *ima.Entry, banks []rtmr.Alg) []rtmr.Digest {
+	digests := make([]rtmr.Digest, len(banks))
+	sums := make([]byte, 0, len(banks)*rtmr.MaxDigestSize)
+	for i, a := range banks {
+		begin := len(sums)
+		sums = e.AppendExtended(sums, a)
+		digests[i] = rtmr.Digest{Alg: a, Sum: sums[begin:len(sums):len(sums)]}
 	}
-	m.Digests = digests
-	return m
+	return digests
+}
+
+// next reads the next entry, and returns its record; nil where there is none for now.
+func (l *List) next(e *ima.Entry) (record []byte, err error) {
+	for {
+		if record, err = l.cut.next(e); record != nil || err != nil {
+			break
+		}
+		if l.now == len(l.files)-1 {
+			return nil, nil
+		}
+		if rest := len(l.cut.unread); rest > 0 {
+			return nil, fmt.Errorf("%s: it ends %d bytes into an entry", l.files[l.now].Name(), rest)
+		}
+		if err := l.start(l.now+1, 0); err != nil {
+			return nil, err
+		}
+	}
+	if l.place.head == nil && err == nil {
+		l.place.head, err = headOf(l.files[l.now])
+		l.place.alone = err == nil && l.cut.offset == int64(len(record)) && !e.Violation()
+	}
+	return record, err
+}
+
+// trimmed reports whether the list begins with another entry than what is open did.
+// Its length tells nothing, as it grows meanwhile. A kernel lets nobody trim what is
+// open; a list that is no kernel's may be another one by now.
+func (l *List) trimmed() bool {
+	if l.files == nil || l.place.head == nil {
+		return false
+	}
+	file, err := os.Open(l.files[l.now].Name())
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	head, err := headOf(file)
+	return err == nil && !bytes.HasPrefix(head, l.place.head)
+}
+
+// headSize is how much of a list's beginning is compared: some dozen entries.
+const headSize = 4 << 10
+
+// headOf returns a file's beginning.
+func headOf(file *os.File) ([]byte, error) {
+	head := make([]byte, headSize)
+	n, err := file.ReadAt(head, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return head[:n], err
 }
 
 // Close closes the list. Next opens it anew.
 func (l *List) Close() error {
-	if l.file == nil {
-		return nil
-	}
-	err := l.file.Close()
-	l.file = nil
+	err := closeAll(l.files)
+	l.files = nil
 	return err
+}
+
+func closeAll(files []*os.File) (err error) {
+	for _, f := range files {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
+}
+
+// cutter cuts records out of what a list's file gives.
+type cutter struct {
+	file   *os.File
+	layout ima.Layout
+	known  bool   // the layout is
+	unread []byte // read, and not cut yet
+	offset int64  // of it
+}
+
+const (
+	// readSize is how much memory is had at a time, and readMin how much room a
+	// read is given: the kernel gives a page or so, whatever that is.
+	readSize = 64 << 10
+	readMin  = 8 << 10
+)
+
+// begin has the cutter go on with a file, whose offset is given.
+func (c *cutter) begin(file *os.File, offset int64) {
+	c.file, c.unread, c.offset = file, nil, offset
+}
+
+// next cuts the next record, nil where there is no whole one for now. Record and
+// entry stay valid: their memory is not used again.
+func (c *cutter) next(e *ima.Entry) (record []byte, err error) {
+	for {
+		if !c.known && len(c.unread) > 0 {
+			c.layout, c.known = ima.Detect(c.unread)
+		}
+		if c.known && len(c.unread) > 0 {
+			n, err := c.layout.ParseRecord(c.unread, e)
+			if syntax := (*rtmr.SyntaxError)(nil); errors.As(err, &syntax) {
+				syntax.Offset += c.offset
+				return nil, err
+			}
+			if n > 0 {
+				record, c.unread = c.unread[:n:n], c.unread[n:]
+				c.offset += int64(n)
+				return record, nil
+			}
+		}
+		if more, err := c.fill(); !more {
+			return nil, err
+		}
+	}
+}
+
+// fill reads on, behind what is unread.
+func (c *cutter) fill() (more bool, err error) {
+	if cap(c.unread)-len(c.unread) < readMin {
+		room := make([]byte, len(c.unread), max(readSize, 2*len(c.unread)))
+		copy(room, c.unread)
+		c.unread = room
+	}
+	n, err := c.file.Read(c.unread[len(c.unread):cap(c.unread)])
+	c.unread = c.unread[:len(c.unread)+n]
+	if err == io.EOF {
+		err = nil
+	}
+	return n > 0, err
 }

@@ -5,18 +5,17 @@ package guest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"tallystick/eventlog/cel"
-	"tallystick/ima"
 	"tallystick/rtmr"
 )
 
@@ -57,13 +56,16 @@ type Config struct {
 	Mirror      bool
 	// Prover makes the evidence's quotes; nil if there is to be none.
 	Prover Prover
-	Facts  [][2]string // name and value of what else the evidence is to say
-	Wake   Waker       // Poll(time.Second) if nil
+	// Own are extended where there is no FirmwareLog.
+	Own   []OwnEvent
+	Facts [][2]string // name and value of what else the evidence is to say
+	Wake  Waker       // Poll(time.Second) if nil
 	// Alive, if not nil, is called before each batch of measurements and before
 	// each wait for more: a watchdog's sign of life.
 	Alive func()
 	// Tapped says that Saw is called for extends by other processes.
 	Tapped bool
+	About  About // for Status
 	Log    *slog.Logger
 }
 
@@ -71,24 +73,67 @@ type Config struct {
 type Helper struct {
 	cfg      Config
 	extender *Extender
-	list     *List
+	past     *past // until the list is followed
 
+	// What is known once the kernel's list has an entry, and not before.
+	followMu sync.Mutex
+	follower *follower
 	// kernelExtends says that the kernel extends IMA's entries into the device itself.
 	kernelExtends bool
 
 	started time.Time
-	proving sync.Mutex // one piece of evidence at a time
+	proving lock // one piece of evidence at a time
+	proofs  proofs
+	lag     lag
 
 	// Locks are taken in this order: keysMu, the extender's, mu.
 	keysMu sync.Mutex
 	keys   map[string]rtmr.Measurement // of applications' measurements
 	mu     sync.Mutex
-	last   error // why the last try failed; nil once one did not
+	last   error  // why the last try failed; nil once one did not
+	fault  *Fault // the last
+	// missing are registers that the list names and the device does not have.
+	missing []rtmr.Register
+
+	busySince time.Time // since when the list cannot be opened, or zero
 }
 
-// New opens the journal, extends what a helper before it left, and the boot log if
-// it is to be. Run then follows the kernel.
-func New(ctx context.Context, cfg Config) (*Helper, error) {
+// New opens the journal, extends what a helper before it left, and what the boot is
+// to be measured by. Run then follows the kernel.
+func New(ctx context.Context, cfg Config) (_ *Helper, err error) {
+	cfg.complete()
+	p := &past{own: make(map[string]bool), keys: make(map[string]rtmr.Measurement)}
+	h := &Helper{cfg: cfg, keys: p.keys, started: time.Now(), proving: newLock()}
+	defer func() {
+		if err != nil {
+			h.Close()
+		}
+	}()
+	if h.extender, err = OpenExtender(ctx, cfg.Device, cfg.Journal, p.add); err != nil {
+		return nil, err
+	}
+	h.tellRecovery()
+	if h.extender.lost == nil && h.extender.Recovery().Records == 0 {
+		// A copy of the list that is there is another boot's.
+		if err = os.Remove(filepath.Join(cfg.folder(), spoolName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if p.over, err = h.judge(ctx, p); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(cfg.IMADir, listFiles[len(listFiles)-1])); err != nil {
+		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
+	}
+	h.past = p
+	if err = h.begin(ctx); err != nil {
+		return nil, err
+	}
+	return h, h.measureBoot(ctx, p)
+}
+
+// complete puts in what was left out.
+func (cfg *Config) complete() {
 	if cfg.IMADir == "" {
 		cfg.IMADir = IMADir
 	}
@@ -101,99 +146,83 @@ func New(ctx context.Context, cfg Config) (*Helper, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Helper{cfg: cfg, keys: make(map[string]rtmr.Measurement), started: time.Now()}
-	var trail Trail
-	var first *base
-	booted := 0
-	extender, err := OpenExtender(ctx, cfg.Device, cfg.Journal, func(m rtmr.Measurement) {
-		if b, ok, err := parseBase(m); ok && err == nil && first == nil {
-			first = &b
-		}
-		switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
-		case cel.ContentIMATemplate:
-			trail.Add(entry.Inner().(*ima.Entry))
-		case cel.ContentPCClient:
-			if !m.NoAction {
-				booted++
-			}
-		case cel.ContentTallystick:
-			h.remember(m)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	h.extender = extender
-	if cfg.Tapped {
-		extender.Tapped()
-	}
-	if r := extender.Recovery(); r.Records > 0 {
-		cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
-	}
-	if r := extender.Recovery(); r.Damaged != "" {
-		cfg.Log.Error("the journal could not be believed", "kept as", r.Damaged, "reason", r.Reason)
-		if trail, err = h.salvage(ctx, first); err != nil {
-			extender.Close()
-			return nil, err
-		}
-	}
-	if h.kernelExtends, err = kernelExtends(cfg.Device, cfg.IMADir); err != nil {
-		extender.Close()
-		return nil, err
-	}
-	if _, err := os.Stat(filepath.Join(cfg.IMADir, "binary_runtime_measurements")); err != nil {
-		cfg.Log.Warn("this kernel has no IMA list (CONFIG_IMA, securityfs)", "error", err)
-	}
-	h.list = OpenList(cfg.IMADir, h.banks(), trail)
-	extender.listed = len(trail)
-	if cfg.FirmwareLog != nil && cfg.Mirror && extender.Recovery().Damaged == "" {
-		if err := h.mirror(ctx, booted); err != nil {
-			extender.Close()
-			return nil, err
-		}
-	}
-	return h, nil
 }
 
-// salvage finds how much of the kernel's list a helper whose journal is lost had
-// extended: the entries that fold from the journal's first base to the registers.
-// Where no number of them does, all count as extended, and that is journaled: an
-// entry that was not is missing, as the log says, and none is extended twice.
-func (h *Helper) salvage(ctx context.Context, first *base) (Trail, error) {
-	live, err := h.cfg.Device.Read(ctx)
+// folder is where the journal is.
+func (cfg *Config) folder() string { return filepath.Dir(cfg.Journal) }
+
+// tellRecovery logs what was found in the journal.
+func (h *Helper) tellRecovery() {
+	if h.cfg.Tapped {
+		h.extender.Tapped()
+	}
+	r := h.extender.Recovery()
+	if r.Records > 0 {
+		h.cfg.Log.Info("journal taken up", "records", r.Records, "extended now", r.Behind, "torn bytes", r.Torn, "extended by others", r.Foreign)
+	}
+	if r.Damaged != "" {
+		h.cfg.Log.Error("the journal could not be believed", "kept as", r.Damaged, "reason", r.Reason)
+	}
+}
+
+// measureBoot extends the firmware's log, or own events in its place, but for what
+// the journal has. Where a journal was lost nobody knows which of them were
+// extended, and none is.
+func (h *Helper) measureBoot(ctx context.Context, p *past) (err error) {
+	var batch []rtmr.Measurement
+	switch {
+	case p.lost:
+		return nil
+	case h.cfg.FirmwareLog != nil && h.cfg.Mirror:
+		if batch, err = h.cfg.FirmwareLog.Mirror(h.cfg.Device.Describe()); err != nil {
+			h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.FirmwareLog.Path, "error", err)
+		}
+		batch = batch[min(p.events, len(batch)):]
+	case h.cfg.FirmwareLog == nil && len(h.cfg.Own) > 0:
+		return h.measureOwn(ctx, p)
+	}
+	_, err = h.extender.Extend(ctx, batch...)
+	return err
+}
+
+// begin makes ready to follow the kernel's list behind what was extended, as soon as
+// it has an entry: only that tells who extends it.
+func (h *Helper) begin(ctx context.Context) error {
+	h.followMu.Lock()
+	defer h.followMu.Unlock()
+	if h.follower != nil {
+		return nil
+	}
+	first, err := firstEntry(ctx, h.cfg.IMADir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && first == nil {
+		return nil
+	}
+	if err == nil {
+		h.kernelExtends, err = kernelExtends(ctx, &h.cfg, first, h.past.trail)
+	}
+	if err == nil && !h.kernelExtends {
+		err = h.takeOver(ctx, h.past)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	list := OpenList(h.cfg.IMADir, h.banks(), nil)
-	defer list.Close()
-	var trail Trail
-	proven, found := 0, false
-	values := make(map[rtmr.Register]bank)
-	for {
-		batch, err := list.Next(maxBatch)
-		if err != nil || len(batch) == 0 {
-			break // what cannot be read now is told when it is followed
-		}
-		placed := h.placed(batch)
-		trail = append(trail, TrailOf(placed)...)
-		for i, m := range placed {
-			if first == nil {
-				continue
-			}
-			if values[m.Register] == nil {
-				values[m.Register] = bankOf(first.Registers, m.Register)
-			}
-			values[m.Register] = values[m.Register].extended(m.Digests)
-			if values[m.Register].equal(bankOf(live, m.Register)) {
-				proven, found = len(trail)-len(placed)+i+1, true
-			}
-		}
+	delivered, err := h.past.delivered(ctx, &h.cfg)
+	if err != nil {
+		return err
 	}
-	if found {
-		trail = trail[:proven]
+	if h.follower, err = follow(&h.cfg, h.banks(), delivered, h.kernelExtends); err != nil {
+		return err
 	}
-	h.cfg.Log.Warn("entries of the IMA list count as extended", "entries", len(trail), "proven", found)
-	return trail, h.extender.Note("salvaged", map[string]any{"entries": len(trail), "proven": found})
+	h.past = nil
+	h.extender.followed(len(delivered), h.follower.spool.size)
+	return nil
+}
+
+// following returns what follows the list, or nil.
+func (h *Helper) following() *follower {
+	h.followMu.Lock()
+	defer h.followMu.Unlock()
+	return h.follower
 }
 
 // banks are the algorithms that the device's registers have.
@@ -208,52 +237,135 @@ func (h *Helper) banks() (banks []rtmr.Alg) {
 	return banks
 }
 
-// mirror extends the boot log, but for its first events that are in the journal. Not
-// after a journal was lost: nobody knows which of them were extended.
-func (h *Helper) mirror(ctx context.Context, done int) error {
-	batch, err := h.cfg.FirmwareLog.Mirror(h.cfg.Device.Describe())
-	if err != nil {
-		h.cfg.Log.Warn("the boot log ends early", "log", h.cfg.FirmwareLog.Path, "error", err)
-	}
-	if done >= len(batch) {
-		return nil
-	}
-	_, err = h.extender.Extend(ctx, batch[done:]...)
-	return err
-}
+// retry is how soon to try again what failed, whatever else wakes the helper.
+const retry = 500 * time.Millisecond
 
 // Run follows the kernel's list until the context ends.
 func (h *Helper) Run(ctx context.Context) error {
-	defer h.list.Close()
-	for h.kernelExtends {
-		h.cfg.Alive()
-		if err := h.cfg.Wake.Wait(ctx); err != nil {
-			return err
-		}
-	}
-	var pending []rtmr.Measurement
+	var p pending
+	h.lag.began()
 	for {
 		h.cfg.Alive()
-		if len(pending) == 0 {
-			batch, err := h.list.Next(maxBatch)
-			if err := h.noteGap(err); err != nil {
-				h.failed("read the IMA list", err)
+		more, err := h.step(ctx, &p)
+		switch {
+		case err != nil:
+			if err := Poll(retry).Wait(ctx); err != nil {
+				return err
 			}
-			pending = h.placed(batch)
-		}
-		if len(pending) > 0 {
-			n, err := h.extender.Extend(ctx, pending...)
-			pending = pending[n:]
-			if err == nil {
-				h.succeeded()
-				continue
+		case !more:
+			h.lag.ended()
+			if err := h.cfg.Wake.Wait(ctx); err != nil {
+				return err
 			}
-			h.failed("extend", err)
-		}
-		if err := h.cfg.Wake.Wait(ctx); err != nil {
-			return err
+			h.lag.began()
+		case ctx.Err() != nil:
+			return ctx.Err()
 		}
 	}
+}
+
+// pending is what was read of the kernel's list and is not in the journal yet.
+type pending struct {
+	gap     *Gap               // before it, which is journaled first
+	batch   []rtmr.Measurement // as the device takes them
+	entries int
+	size    int64 // of the list up to their end
+}
+
+// step takes the list's next entries, if none are pending, and extends them. More
+// says that there may be further ones.
+func (h *Helper) step(ctx context.Context, p *pending) (more bool, err error) {
+	if err := h.extender.CatchUp(ctx); err != nil {
+		return false, h.failed("extend", err)
+	}
+	if p.entries == 0 && p.gap == nil {
+		if *p, err = h.take(ctx); err != nil {
+			return false, err
+		}
+	}
+	if err := h.tellGap(p); err != nil {
+		return false, h.failed("journal a gap", err)
+	}
+	more = p.entries > 0
+	if more && !h.kernelExtends {
+		e := h.extender
+		n, err := e.extendAll(ctx, p.batch, func() { e.listed, e.listedSize = e.listed+p.entries, p.size })
+		if p.batch = p.batch[n:]; len(p.batch) == 0 {
+			*p = pending{}
+		}
+		if err != nil {
+			return false, h.failed("extend", err)
+		}
+	}
+	*p = pending{}
+	h.succeeded()
+	return more, nil
+}
+
+// take takes the list's next entries, if there is a list.
+func (h *Helper) take(ctx context.Context) (p pending, err error) {
+	f := h.following()
+	if f == nil {
+		if err := h.begin(ctx); err != nil {
+			return p, h.failed("begin with the IMA list", err)
+		}
+		if f = h.following(); f == nil {
+			return p, nil
+		}
+	}
+	p, err = h.next(f)
+	if errors.Is(err, ErrListBusy) {
+		return p, h.busy(err)
+	}
+	h.busySince = time.Time{}
+	if err != nil {
+		h.failed("read the IMA list", err)
+	}
+	return p, err
+}
+
+// next takes the list's next entries. A gap is no error of its.
+func (h *Helper) next(f *follower) (p pending, err error) {
+	batch, size, err := f.next(maxBatch)
+	if errors.As(err, &p.gap) {
+		err = nil // any other comes again
+	}
+	p.entries, p.size = len(batch), size
+	p.batch = make([]rtmr.Measurement, len(batch))
+	for i, m := range batch {
+		p.batch[i] = h.placed(m)
+	}
+	if p.entries > 0 || p.gap != nil {
+		err = nil
+	}
+	return p, err
+}
+
+// tellGap journals the gap, if there is one: until it is, nothing behind it is.
+func (h *Helper) tellGap(p *pending) error {
+	if p.gap == nil {
+		return nil
+	}
+	err := h.extender.Note("gap", map[string]any{"after": p.gap.After, "text": p.gap.Error()})
+	if err == nil {
+		h.cfg.Log.Error("measurements may be missing", "error", p.gap)
+		p.gap = nil
+	}
+	return err
+}
+
+// listBusyFor is how long a list may be busy, by the monotonic clock, before that is told.
+const listBusyFor = time.Minute
+
+// busy tells of a list that nobody can open if it stays so.
+func (h *Helper) busy(err error) error {
+	if h.busySince.IsZero() {
+		h.busySince = time.Now()
+	}
+	if time.Since(h.busySince) > listBusyFor {
+		return h.failed("read the IMA list", err)
+	}
+	return err
 }
 
 // Saw tells of an extend by another process, which is journaled as that if it is
@@ -263,50 +375,59 @@ func (h *Helper) Saw(ctx context.Context, o Other) error {
 	return h.extender.Check(ctx, o.Register)
 }
 
-// placed gives measurements the device's registers and banks.
-func (h *Helper) placed(batch []rtmr.Measurement) (placed []rtmr.Measurement) {
-	description := h.cfg.Device.Describe()
-	for _, m := range batch {
-		if !h.cfg.Register.IsZero() {
-			m.Register = h.cfg.Register
-		} else if _, own := description.Register(m.Register); !own {
-			m.Register, _ = rtmr.PCR(m.Register.Index()).CC()
-		}
-		info, ok := description.Register(m.Register)
-		if !ok || !info.Writable {
-			h.failed("extend", fmt.Errorf("an IMA entry's register, %s, is none of the device's", m.Register))
-			continue
-		}
-		var digests []rtmr.Digest
-		for _, d := range m.Digests {
-			if slices.Contains(info.Banks, d.Alg) {
-				digests = append(digests, d)
-			}
-		}
-		m.Digests = digests
-		placed = append(placed, m)
+// place returns the register into which an entry of a register goes.
+func (h *Helper) place(r rtmr.Register) rtmr.Register {
+	if !h.cfg.Register.IsZero() {
+		return h.cfg.Register
 	}
-	return placed
+	if _, own := h.description(r); !own {
+		r, _ = rtmr.PCR(r.Index()).CC()
+	}
+	return r
 }
 
-// noteGap journals that the list may lack entries.
-func (h *Helper) noteGap(err error) error {
-	var gap *Gap
-	if !errors.As(err, &gap) {
-		return err
+// placed gives a measurement the device's register and banks. Where it has none for
+// it, the measurement extends nothing, and stands in the journal as such.
+func (h *Helper) placed(m rtmr.Measurement) rtmr.Measurement {
+	if m.NoAction {
+		return m // the kernel's own PCR is none, either
 	}
-	h.cfg.Log.Error("measurements may be missing", "error", gap)
-	return h.extender.Note("gap", map[string]any{"after": gap.After, "text": gap.Error()})
+	place := h.place(m.Register)
+	info, ok := h.description(place)
+	if !ok || !info.Writable {
+		h.missed(m.Register)
+		return rtmr.Measurement{NoAction: true, Entry: m.Entry}
+	}
+	m.Register = place
+	if slices.ContainsFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) }) {
+		m.Digests = slices.DeleteFunc(m.Digests, func(d rtmr.Digest) bool { return !slices.Contains(info.Banks, d.Alg) })
+	}
+	return m
 }
 
-func (h *Helper) failed(what string, err error) {
+// missed tells once of a register that the list names and the device does not have.
+func (h *Helper) missed(r rtmr.Register) {
+	h.mu.Lock()
+	told := slices.Contains(h.missing, r)
+	if !told {
+		h.missing = append(h.missing, r)
+	}
+	h.mu.Unlock()
+	if !told {
+		h.cfg.Log.Error("entries of the IMA list are not extended: the device has no such register", "register", r)
+	}
+}
+
+// failed tells of what is tried again.
+func (h *Helper) failed(what string, err error) error {
 	h.mu.Lock()
 	news := h.last == nil || h.last.Error() != err.Error()
-	h.last = err
+	h.last, h.fault = err, &Fault{err.Error(), time.Now()}
 	h.mu.Unlock()
 	if news {
 		h.cfg.Log.Error("cannot "+what+", and tries again", "error", err)
 	}
+	return err
 }
 
 func (h *Helper) succeeded() {
@@ -318,26 +439,16 @@ func (h *Helper) succeeded() {
 	}
 }
 
-// remember notes the key of an application's measurement, of which the journal's
-// reader keeps the memory.
-func (h *Helper) remember(m rtmr.Measurement) {
-	var app App
-	if json.Unmarshal(m.Entry.Data(), &app) == nil && app.Key != "" {
-		m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
-		m.Digests = nil
-		h.keys[app.Key] = m
-	}
-}
-
 // ErrKeyUsed says that a key was used for another measurement.
 var ErrKeyUsed = errors.New("the key was used for another measurement")
 
 // Extend extends a register by an application's measurement, once for each key. It
-// reports whether it was extended now, or had been before.
+// reports whether it was extended now, or had been before. With an error, now says that
+// the measurement is in the journal, and is extended before anything that comes later.
 func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *App) (now bool, err error) {
 	info, ok := h.description(r)
 	if !ok {
-		return false, fmt.Errorf("%s: %w", r, rtmr.ErrNotSupported)
+		return false, fmt.Errorf("%s: %w: the device has %s", r, rtmr.ErrNotSupported, h.writable())
 	}
 	m, err := app.measurement(r, kind, info.Banks)
 	if err != nil {
@@ -345,9 +456,13 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	}
 	h.keysMu.Lock()
 	defer h.keysMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err // who asked is gone, and nothing was done
+	}
+	ctx = context.WithoutCancel(ctx) // what is journaled is extended, whoever waits for it
 	if before, used := h.keys[app.Key]; used && app.Key != "" {
 		if before.Register != r || before.Entry.Type() != m.Entry.Type() || !bytes.Equal(before.Entry.Data(), m.Entry.Data()) {
-			return false, fmt.Errorf("key %q: %w", app.Key, ErrKeyUsed)
+			return false, ErrKeyUsed // which key is nobody else's business
 		}
 		return false, h.extender.CatchUp(ctx)
 	}
@@ -358,10 +473,30 @@ func (h *Helper) Extend(ctx context.Context, r rtmr.Register, kind string, app *
 	return n == 1, err
 }
 
+// writable are the registers that can be extended, for people.
+func (h *Helper) writable() string {
+	var names []string
+	for _, r := range writable(h.cfg.Device) {
+		names = append(names, r.String())
+	}
+	if len(names) > 4 {
+		names = []string{names[0], "..", names[len(names)-1]}
+	}
+	return strings.Join(names, " ")
+}
+
 func (h *Helper) description(r rtmr.Register) (rtmr.RegisterInfo, bool) {
 	d := h.cfg.Device.Describe()
 	return d.Register(r)
 }
 
 // Close lets go of the journal. Run has to have ended.
-func (h *Helper) Close() error { return h.extender.Close() }
+func (h *Helper) Close() (err error) {
+	if h.follower != nil {
+		err = h.follower.close()
+	}
+	if h.extender != nil {
+		err = errors.Join(err, h.extender.Close())
+	}
+	return err
+}

@@ -20,14 +20,17 @@ import (
 // which only grows. The journal leads the registers: a measurement is in it, whole,
 // before its extend begins.
 //
-// One process at a time holds it, by flock(2).
+// One process at a time holds it, by flock(2) of a file beside it, which stays where
+// it is when the journal is put aside.
 type Journal struct {
 	file     *os.File
+	lock     *os.File // nil for who locked it otherwise
 	w        *cel.Writer
 	batch    bytes.Buffer // what w has encoded and is not in the file
 	size     int64        // of the records in the file
 	reserved int64        // up to where the file system has promised room
 	err      error        // why nothing can be appended any more
+	counts   Counts
 }
 
 var (
@@ -50,31 +53,53 @@ const reserve = 256 << 10
 // Anything else that is no record is a *rtmr.SyntaxError, and the journal is left
 // as it is.
 func OpenJournal(path string, each func(rtmr.Measurement) error) (j *Journal, torn []byte, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	lock, err := lockJournal(path)
+	if err != nil {
 		return nil, nil, err
 	}
+	if j, torn, err = openJournal(path, each); err != nil {
+		lock.Close()
+		return nil, nil, err
+	}
+	j.lock = lock
+	return j, torn, nil
+}
+
+// openJournal is OpenJournal for who has locked it.
+func openJournal(path string, each func(rtmr.Measurement) error) (j *Journal, torn []byte, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-			err = fmt.Errorf("journal %s: %w", path, err)
-		}
-	}()
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		return nil, nil, ErrJournalHeld
-	} else if err != nil {
-		return nil, nil, fmt.Errorf("lock: %w", err)
-	}
 	j = &Journal{file: file}
 	j.w = cel.NewWriter(&j.batch, cel.TLV)
 	if torn, err = j.read(each); err != nil {
-		return nil, nil, err
+		file.Close()
+		return nil, nil, fmt.Errorf("journal %s: %w", path, err)
 	}
 	j.reserved = j.size
 	return j, torn, nil
+}
+
+// lockJournal keeps others from a journal until the file that it returns is closed.
+func lockJournal(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	switch err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+	case nil:
+		return file, nil
+	case unix.EWOULDBLOCK:
+		err = ErrJournalHeld
+	default:
+		err = fmt.Errorf("lock: %w", err)
+	}
+	file.Close()
+	return nil, fmt.Errorf("journal %s: %w", path, err)
 }
 
 // read calls each for the records, and returns the part of one at the end.
@@ -95,6 +120,7 @@ func (j *Journal) read(each func(rtmr.Measurement) error) (torn []byte, err erro
 			return nil, err
 		}
 		j.w.Continue(m.Entry.(*cel.Entry))
+		j.counts.add(m)
 		if err := each(m); err != nil {
 			return nil, err
 		}
@@ -133,6 +159,9 @@ func (j *Journal) Append(batch []rtmr.Measurement) error {
 		return j.err
 	}
 	j.size += int64(n)
+	for _, m := range batch {
+		j.counts.add(m)
+	}
 	return nil
 }
 
@@ -175,5 +204,15 @@ func (j *Journal) reserve(n int64) error {
 // file has whole records, whatever is appended meanwhile.
 func (j *Journal) Size() int64 { return j.size }
 
+// ReadFirst returns the first n bytes, by the descriptor: what is at the path by now may
+// be another file.
+func (j *Journal) ReadFirst(n int64) *io.SectionReader { return io.NewSectionReader(j.file, 0, n) }
+
 // Close lets go of the journal, which stays.
-func (j *Journal) Close() error { return j.file.Close() }
+func (j *Journal) Close() error {
+	err := j.file.Close()
+	if j.lock != nil {
+		err = errors.Join(err, j.lock.Close())
+	}
+	return err
+}

@@ -61,7 +61,7 @@ func (e *Extender) Saw(o Other) {
 // was extended with, and else as a base of its value now.
 func (e *Extender) Check(ctx context.Context, registers ...rtmr.Register) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if err := e.catchUp(ctx); err != nil {
 		return err
 	}

@@ -3,12 +3,17 @@
 package guest
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
@@ -155,54 +160,103 @@ func (p valuesProver) Prove(ctx context.Context, _ []byte, b *evidence.Bundle) (
 
 func (valuesProver) Finish(context.Context, *evidence.Bundle) error { return nil }
 
+// Evidence is a bundle that was made, and is to be written: once, and then closed.
+type Evidence struct {
+	*evidence.Stream
+	files []io.Closer
+}
+
+// Close lets go of the logs.
+func (e *Evidence) Close() (err error) {
+	for _, f := range e.files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
 // Evidence makes the bundle for a nonce: a quote, and the logs as they were at its
-// moment. Extends wait while the quote is made, and others that ask for evidence
-// until all of it is: hardware makes one quote at a time.
-func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*evidence.Bundle, error) {
+// moment. Extends wait while the quote is made, and others that ask for evidence too,
+// for hardware makes one quote at a time; nobody waits while the logs are written.
+func (h *Helper) Evidence(ctx context.Context, nonce []byte) (*Evidence, error) {
 	if len(nonce) == 0 || len(nonce) > MaxNonce {
 		return nil, fmt.Errorf("%w: a nonce of %d bytes, expected 1 to %d", errRequest, len(nonce), MaxNonce)
+	}
+	if len(bytes.Trim(nonce, "\x00")) == 0 {
+		return nil, fmt.Errorf("%w: a nonce of zeros, which stand in every quote that nobody asked for", errRequest)
 	}
 	if h.cfg.Prover == nil {
 		return nil, fmt.Errorf("%w: this helper makes no evidence", rtmr.ErrNotSupported)
 	}
-	h.proving.Lock()
+	if err := h.proving.lockFor(ctx); err != nil {
+		return nil, err
+	}
 	defer h.proving.Unlock()
+	e, err := h.evidence(ctx, nonce)
+	h.proofs.done(err)
+	return e, err
+}
+
+// evidence is Evidence, one at a time.
+func (h *Helper) evidence(ctx context.Context, nonce []byte) (e *Evidence, err error) {
 	b := &evidence.Bundle{Statement: h.statement(nonce)}
-	size, entries, err := h.prove(ctx, nonce, b)
+	m, err := h.prove(ctx, nonce, b)
 	if err != nil {
 		return nil, err
 	}
 	if err := h.cfg.Prover.Finish(ctx, b); err != nil {
 		return nil, err
 	}
-	if b.Journal, err = readFirst(h.cfg.Journal, size); err != nil {
+	l := &logs{helper: h, bundle: b}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	if err := l.add(ctx, m); err != nil {
 		return nil, err
 	}
-	if damaged := h.extender.Recovery().Damaged; damaged != "" {
-		data, err := os.ReadFile(damaged)
-		if err != nil {
-			return nil, err
-		}
-		b.Damaged = append(b.Damaged, data)
-	}
-	h.addLogs(b, entries)
-	return b, nil
+	l.Stream, err = b.Stream(l.parts...)
+	return &l.Evidence, err
 }
 
-// prove makes the quote while nothing is extended, and tells how long the logs are.
-func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (journal int64, entries int, err error) {
+// moment is how long the logs were when the quote was made.
+type moment struct {
+	journal int64 // bytes
+	listed  int64 // bytes of the kernel's list
+}
+
+// prove makes the quote while nothing is extended.
+func (h *Helper) prove(ctx context.Context, nonce []byte, b *evidence.Bundle) (m moment, err error) {
 	e := h.extender
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.catchUp(ctx); err != nil {
-		return 0, 0, err
+	// Whatever others extended is found first: for that the tap may take its time.
+	if err := e.Check(context.WithoutCancel(ctx), e.watchedNow()...); err != nil {
+		return m, err
+	}
+	if err := e.mu.lockFor(ctx); err != nil {
+		return m, err
+	}
+	began, quote := time.Now(), time.Duration(0)
+	defer func() {
+		e.unlock()
+		h.proofs.held(b, quote, time.Since(began)-quote)
+	}()
+	if err := e.catchUp(context.WithoutCancel(ctx)); err != nil {
+		return m, err
 	}
 	if err := e.check(ctx, e.watched()); err != nil {
-		return 0, 0, err
+		return m, err
 	}
 	b.Statement.Time = time.Now()
 	err = h.cfg.Prover.Prove(ctx, nonce, b)
-	return e.journal.Size(), e.listed, err
+	quote = time.Since(b.Statement.Time) // by the monotonic clock
+	return moment{e.journal.Size(), e.listedSize}, err
+}
+
+// watchedNow is watched, without the lock.
+func (e *Extender) watchedNow() []rtmr.Register {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.watched()
 }
 
 // statement is what the helper says of itself.
@@ -229,42 +283,122 @@ func (h *Helper) statement(nonce []byte) evidence.Statement {
 	return s
 }
 
-// addLogs adds the firmware's log and the kernel's list, each with its role: what the
-// helper extended is in the journal, and the rest was extended by its author.
-func (h *Helper) addLogs(b *evidence.Bundle, entries int) {
-	role := func(mine bool) evidence.Role {
-		if mine {
-			return evidence.Checked
-		}
-		return evidence.Folded
-	}
-	add := func(item string, r evidence.Role) {
-		b.Statement.Logs = append(b.Statement.Logs, evidence.LogRole{Item: item, Role: r})
-	}
+// logs are a bundle's, each opened and with its role: what the helper extended is in
+// the journal, and the rest was extended by its author.
+type logs struct {
+	Evidence
+	helper *Helper
+	bundle *evidence.Bundle
+	parts  []evidence.Part
+}
+
+func (l *logs) add(ctx context.Context, m moment) error {
+	h, b := l.helper, l.bundle
 	if h.cfg.FirmwareLog != nil {
 		b.BootLog = h.cfg.FirmwareLog.Data
-		add(evidence.ItemBootLog, role(h.cfg.Mirror))
+		l.role(evidence.ItemBootLog, h.cfg.Mirror)
 	}
-	list, err := h.listed(entries)
-	if err != nil {
+	list, err := h.listed(ctx, m.listed)
+	switch {
+	case errors.Is(err, errNoList):
+	case err != nil:
 		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without the kernel's IMA list: %v", err))
-	} else if len(list) > 0 {
-		b.IMAList = list
-		add(evidence.ItemIMAList, role(!h.kernelExtends))
+	case list.Size() > 0:
+		l.part(evidence.ItemIMAList, list, list.Size())
+		l.role(evidence.ItemIMAList, !h.kernelExtends)
 	}
-	if len(b.Journal) > 0 {
-		add(evidence.ItemJournal, evidence.Folded)
+	// By the descriptor: at the path there may be another file by now.
+	l.part(evidence.ItemJournal, h.extender.journal.ReadFirst(m.journal), m.journal)
+	l.role(evidence.ItemJournal, false)
+	return l.damaged()
+}
+
+// damaged adds the journals that were put aside, by whatever process: the last ones, if
+// there are more than a bundle may have.
+func (l *logs) damaged() error {
+	paths, err := filepath.Glob(l.helper.cfg.Journal + ".damaged-*")
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	paths = slices.DeleteFunc(paths, func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() == 0 // which no item may be
+	})
+	for i, path := range paths[max(0, len(paths)-evidence.MaxDamaged):] {
+		if err := l.file(evidence.DamagedItem(i+1), path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *logs) role(item string, mine bool) {
+	role := evidence.Folded
+	if mine {
+		role = evidence.Checked
+	}
+	l.bundle.Statement.Logs = append(l.bundle.Statement.Logs, evidence.LogRole{Item: item, Role: role})
+}
+
+func (l *logs) part(key string, from io.Reader, size int64) {
+	if size > 0 {
+		l.parts = append(l.parts, evidence.Part{Key: key, Size: size, Content: from})
 	}
 }
 
-// readFirst reads a file's first n bytes.
-func readFirst(path string, n int64) ([]byte, error) {
+// file adds a file as it is now.
+func (l *logs) file(key, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer f.Close()
-	data := make([]byte, n)
-	_, err = io.ReadFull(f, data)
-	return data, err
+	l.files = append(l.files, f)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	l.part(key, f, info.Size())
+	return nil
+}
+
+// proofs count what evidence was made.
+type proofs struct {
+	mu                    sync.Mutex
+	now                   EvidenceStatus
+	quoteTimes, heldTimes histogram
+}
+
+func (p *proofs) done(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		p.now.Made++
+		return
+	}
+	p.now.Failed++
+	p.now.Error = &Fault{err.Error(), time.Now()}
+}
+
+// held notes how long a quote took, and how much longer extends waited for it; the
+// bundle says so too.
+func (p *proofs) held(b *evidence.Bundle, quote, held time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if quote > 0 {
+		last := b.Statement.Time
+		p.now.Last, p.now.QuoteSeconds = &last, quote.Seconds()
+		p.quoteTimes.add(quote)
+	}
+	p.now.HeldSeconds = held.Seconds()
+	p.now.HeldMax = max(p.now.HeldMax, p.now.HeldSeconds)
+	p.heldTimes.add(held)
+	b.Statement.Facts = append(b.Statement.Facts, evidence.Fact{Name: "moment", Value: fmt.Sprintf("extends waited for the quote %v, and %v beside it",
+		quote.Round(time.Microsecond), held.Round(time.Microsecond))})
+}
+
+func (p *proofs) status() EvidenceStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
 }

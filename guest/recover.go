@@ -5,7 +5,9 @@ package guest
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"tallystick/rtmr"
 )
@@ -24,9 +26,27 @@ type recovery struct {
 	records   int
 }
 
+// otherBootError says that a journal is another boot's. Registers may hold what they
+// held when that began, and none of it was extended into these.
+type otherBootError struct{ journal, now string }
+
+func (e *otherBootError) Error() string {
+	return fmt.Sprintf("the journal is of the boot %s, and this one is %s", e.journal, e.now)
+}
+
+// bootID is the kernel's name of this boot, or "".
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
 // recovered is what of one register is known.
 type recovered struct {
 	value  bank // what the journal folds it to, from its last base
+	live   bank
 	found  bool // some prefix folds to the live value,
 	behind int  // and so many measurements came after it
 	ours   bool // the journal has measurements of it
@@ -63,16 +83,26 @@ func (b bank) equal(c bank) bool {
 	return true
 }
 
+// extend makes the value what the digests make of it.
+func (b bank) extend(digests []rtmr.Digest) {
+	for _, d := range digests {
+		if value, ok := b[d.Alg]; ok {
+			d.Alg.Extend(value, d.Sum)
+		}
+	}
+}
+
 // extended returns what the digests make of the value.
 func (b bank) extended(digests []rtmr.Digest) bank {
+	c := b.clone()
+	c.extend(digests)
+	return c
+}
+
+func (b bank) clone() bank {
 	c := make(bank, len(b))
 	for a, value := range b {
 		c[a] = bytes.Clone(value)
-	}
-	for _, d := range digests {
-		if value, ok := c[d.Alg]; ok {
-			d.Alg.Extend(value, d.Sum)
-		}
 	}
 	return c
 }
@@ -89,6 +119,9 @@ func (r *recovery) add(m rtmr.Measurement) error {
 		return err
 	}
 	if ok {
+		if boot := bootID(); r.records == 1 && b.Boot != "" && b.Boot != boot {
+			return &otherBootError{b.Boot, boot}
+		}
 		r.rebase(b)
 		return nil
 	}
@@ -104,18 +137,18 @@ func (r *recovery) add(m rtmr.Measurement) error {
 	if reg == nil {
 		return fmt.Errorf("record %d: %s has no base before it", r.records-1, m.Register)
 	}
-	reg.extend(m.Digests, bankOf(r.live, m.Register))
+	reg.extend(m.Digests)
 	r.keep(m)
 	return nil
 }
 
 func (r *recovery) rebase(b base) {
 	for _, reg := range b.names() {
-		state, live := &recovered{value: bankOf(b.Registers, reg)}, bankOf(r.live, reg)
+		state := &recovered{value: bankOf(b.Registers, reg), live: bankOf(r.live, reg)}
 		if before := r.registers[reg]; before != nil {
 			state.ours = before.ours
 		}
-		state.compare(live)
+		state.compare()
 		first := r.kept(reg) - b.Behind[reg] // that comes after the base
 		r.last = slices.DeleteFunc(r.last, func(k kept) bool {
 			if k.register != reg {
@@ -126,7 +159,7 @@ func (r *recovery) rebase(b base) {
 		})
 		for _, k := range r.last {
 			if k.register == reg {
-				state.extend(k.digests, live)
+				state.extend(k.digests)
 			}
 		}
 		r.registers[reg] = state
@@ -134,15 +167,15 @@ func (r *recovery) rebase(b base) {
 }
 
 // extend takes the register's next measurement.
-func (s *recovered) extend(digests []rtmr.Digest, live bank) {
-	s.value = s.value.extended(digests)
+func (s *recovered) extend(digests []rtmr.Digest) {
+	s.value.extend(digests)
 	s.behind++
 	s.ours = true
-	s.compare(live)
+	s.compare()
 }
 
-func (s *recovered) compare(live bank) {
-	if s.value.equal(live) {
+func (s *recovered) compare() {
+	if s.value.equal(s.live) {
 		s.found, s.behind = true, 0
 	}
 }

@@ -29,12 +29,16 @@ func service(t *testing.T) (d *rtmr.Memory, journal string, client *http.Client)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	socket := filepath.Join(dir, "socket")
+	return d, journal, serve(t, &guest.Server{Helper: h, Log: slog.New(slog.DiscardHandler)}, filepath.Join(dir, "socket"))
+}
+
+// serve has a server answer at a socket.
+func serve(t *testing.T, s *guest.Server, socket string) *http.Client {
+	t.Helper()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &guest.Server{Helper: h, Log: slog.New(slog.DiscardHandler)}
 	ctx, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, l) }()
@@ -44,7 +48,7 @@ func service(t *testing.T) (d *rtmr.Memory, journal string, client *http.Client)
 			t.Error(err)
 		}
 	})
-	return d, journal, guest.Client(socket)
+	return guest.Client(socket)
 }
 
 // ask returns the answer's status and body.
@@ -92,18 +96,28 @@ func TestServer(t *testing.T) {
 		{"an extend", "POST", "/v1/extend", good, 200, `{"extended":true}`},
 		{"the same again", "POST", "/v1/extend", good, 200, `{"extended":false}`},
 		{"its key for another", "POST", "/v1/extend", request("rtmr3", "container", other), 409, "was used for another measurement"},
-		{"a register that is not there", "POST", "/v1/extend", request("pcr10", "container", app), 400, "pcr10: not supported"},
+		{"a register that is not there", "POST", "/v1/extend", request("pcr10", "container", app), 400, "pcr10: not supported: the device has rtmr3"},
 		{"a register that cannot be extended", "POST", "/v1/extend", request("mrtd", "container", &guest.App{Size: 1, Digests: app.Digests}), 400, "not writable"},
 		{"no such register", "POST", "/v1/extend", request("rtmr9", "container", app), 400, `unknown register \"rtmr9\"`},
 		{"no digest", "POST", "/v1/extend", request("rtmr3", "container", &guest.App{}), 400, "0 digests"},
 		{"no type", "POST", "/v1/extend", request("rtmr3", "", app), 400, `type \"\"`},
 		{"an unknown member", "POST", "/v1/extend", `{"registre":"rtmr3"}`, 400, "registre"},
-		{"a body without end", "POST", "/v1/extend", `{"type":"` + strings.Repeat("x", 1<<20), 400, "too large"},
+		{"a body without end", "POST", "/v1/extend", `{"type":"` + strings.Repeat("x", 1<<20), 413, "a request of more than 65536 bytes"},
+		{"more behind it", "POST", "/v1/extend", good + good, 400, "more behind the request"},
+		{"garbage behind it", "POST", "/v1/extend", good + "x", 400, "invalid character"},
+		{"spaces behind it", "POST", "/v1/extend", good + " \n", 200, `{"extended":false}`},
+		{"a body that is too large behind it", "POST", "/v1/extend", good + strings.Repeat(" ", 1<<20), 413, "a request of more than 65536 bytes"},
+		{"evidence that is none's", "POST", "/v1/evidence", `{"nonce":"00ff"}`, 400, "makes no evidence"},
+		{"evidence without a nonce", "POST", "/v1/evidence", `{}`, 400, "a nonce of 0 bytes"},
+		{"evidence for zeros", "POST", "/v1/evidence", `{"nonce":"0000"}`, 400, "a nonce of zeros"},
+		{"evidence for no hexadecimal", "POST", "/v1/evidence", `{"nonce":"xyz"}`, 400, ""},
+		{"evidence with an unknown member", "POST", "/v1/evidence", `{"nonce":"00ff","key":1}`, 400, `unknown field \"key\"`},
+		{"nothing", "POST", "/v1/extend", "", 400, "EOF"},
 		{"no JSON", "POST", "/v1/extend", "x", 400, "invalid character"},
 		{"another method", "GET", "/v1/extend", "", 405, ""},
 		{"another path", "GET", "/v2/extend", "", 404, ""},
 		{"the status", "GET", "/v1/status", "", 200, `"journal":`},
-		{"metrics", "GET", "/metrics", "", 200, "\ntallystick_behind 0\n"},
+		{"metrics", "GET", "/metrics", "", 200, "\ntallystick_behind_measurements 0\n"},
 	} {
 		code, answer := ask(t, client, c.method, c.path, c.body)
 		if code != c.code || !strings.Contains(answer, c.want) {

@@ -12,6 +12,7 @@ import (
 
 	"tallystick/bpf"
 	"tallystick/bpf/guard"
+	"tallystick/guest"
 	"tallystick/rtmr"
 )
 
@@ -47,23 +48,61 @@ func (s *service) enterMemory(log *slog.Logger) error {
 // kept is where the program that armed the guard is kept.
 func (s *service) kept() string { return filepath.Join(s.state, "guarded") }
 
-// arm guards registers in the kernel, and says how for the evidence. Where the kernel
-// cannot, that is an error only if a guard was asked for.
-func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger) (how string, err error) {
+// guarding is what became of the guard.
+type guarding struct {
+	guard *guard.Guard // nil if it is off
+	why   string       // it is
+}
+
+// String says it for the evidence.
+func (g *guarding) String() string {
+	s := g.status()
+	if s.State == "off" {
+		return strings.TrimSuffix("off: "+s.Reason, ": ")
+	}
+	how := fmt.Sprintf("armed; sealed %t; missing hooks %v", s.State == "sealed", s.Missing)
+	if s.Restart != "" {
+		how += "; a restarted helper is not admitted: " + s.Restart
+	}
+	return how
+}
+
+// status is the guard's for Status.
+func (g *guarding) status() *guest.GuardStatus {
+	if g.guard == nil {
+		return &guest.GuardStatus{State: "off", Reason: g.why}
+	}
+	now, err := g.guard.Status()
+	if err != nil {
+		return &guest.GuardStatus{State: "armed", Reason: err.Error()}
+	}
+	s := &guest.GuardStatus{State: "armed", Hooks: now.Hooks, Missing: now.Missing, Restart: now.Restart, Denied: make(map[string]uint64), Lost: now.Lost}
+	if now.Sealed {
+		s.State = "sealed"
+	}
+	for what, n := range now.Denied {
+		s.Denied[what.String()] = n
+	}
+	return s
+}
+
+// arm guards registers in the kernel. Where the kernel cannot, that is an error only if
+// a guard was asked for.
+func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger) (*guarding, error) {
 	registers, ok := device.(*bpf.Registers)
 	if !ok || s.guard == "no" {
 		if s.seal {
-			return "", fmt.Errorf("--seal: no guard for the device %s", device.Describe().Kind)
+			return nil, fmt.Errorf("--seal: no guard for the device %s", device.Describe().Kind)
 		}
-		return "off", nil
+		return &guarding{}, nil
 	}
 	g, err := guard.Arm(registers)
 	if s.guard == "auto" && !s.seal && (errors.Is(err, rtmr.ErrNotSupported) || errors.Is(err, guard.ErrNotInMemory)) {
 		log.Warn("no guard: root can rewrite the registers", "reason", err)
-		return fmt.Sprintf("off: %v", err), nil
+		return &guarding{why: err.Error()}, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("guard: %w", err)
+		return nil, fmt.Errorf("guard: %w", err)
 	}
 	if err := guard.Keep(s.kept()); err != nil {
 		log.Warn("an upgraded program will have none to hand over to, and not be admitted", "error", err)
@@ -72,21 +111,20 @@ func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger)
 	if s.seal {
 		closed, err := g.Seal()
 		if err != nil {
-			return "", fmt.Errorf("seal: %w", err)
+			return nil, fmt.Errorf("seal: %w", err)
 		}
 		log.Info("sealed: nobody else gets the hardware's reports", "closed", closed)
 	}
 	status, err := g.Status()
 	if err != nil {
-		return "", fmt.Errorf("guard: %w", err)
+		return nil, fmt.Errorf("guard: %w", err)
 	}
-	how = fmt.Sprintf("armed; sealed %t; missing hooks %v", status.Sealed, status.Missing)
 	if status.Restart != "" {
-		how += "; a restarted helper is not admitted: " + status.Restart
 		log.Warn("a restarted helper will not be admitted", "reason", status.Restart)
 	}
-	log.Info("guard", "hooks", strings.Join(status.Hooks, " "), "status", how)
-	return how, nil
+	guarded := &guarding{guard: g}
+	log.Info("guard", "hooks", strings.Join(status.Hooks, " "), "status", guarded)
+	return guarded, nil
 }
 
 // logDenials tells of what others were denied.

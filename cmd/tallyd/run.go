@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,7 +30,9 @@ type service struct {
 	guard                         string
 	seal                          bool
 	poll                          time.Duration
-	allow                         []uint
+	allow, cids                   []uint
+	vsock                         uint32
+	evidenceRate, extendRate      float64
 }
 
 func runCommand() *cobra.Command {
@@ -53,10 +57,37 @@ ahead of the registers at any moment, so that it can be killed at any moment.`,
 	flags.StringVar(&s.pins, "pins", bpf.DefaultPath, "folder, of a BPF file system, of registers in the kernel")
 	flags.DurationVar(&s.poll, "poll", time.Second, "how often to look where nothing wakes the service")
 	flags.UintSliceVar(&s.allow, "allow-uid", nil, "users that may ask over the socket, beside root")
+	flags.Uint32Var(&s.vsock, "vsock", 0, "port on which to give evidence, and nothing else, over vsock")
+	flags.UintSliceVar(&s.cids, "allow-cid", nil, "CIDs of machines that may ask over vsock (default 2, the host)")
+	flags.Float64Var(&s.evidenceRate, "evidence-rate", guest.DefaultEvidenceRate, "pieces of evidence a second; 10 may be asked for at once")
+	flags.Float64Var(&s.extendRate, "extend-rate", guest.DefaultExtendRate, "applications' extends a second; 1000 may be asked for at once")
 	return cmd
 }
 
+// check reports flags that cannot be.
+func (s *service) check() error {
+	for name, rate := range map[string]float64{"evidence-rate": s.evidenceRate, "extend-rate": s.extendRate} {
+		if !(rate > 0) || math.IsInf(rate, 0) {
+			return fmt.Errorf("--%s %v, expected more than 0 a second", name, rate)
+		}
+	}
+	for _, ids := range [][]uint{s.allow, s.cids} {
+		for _, id := range ids {
+			if id > math.MaxUint32 {
+				return fmt.Errorf("--allow-uid or --allow-cid %d, expected 32 bits", id)
+			}
+		}
+	}
+	if s.poll <= 0 {
+		return fmt.Errorf("--poll %v, expected a time", s.poll)
+	}
+	return nil
+}
+
 func (s *service) run(ctx context.Context) error {
+	if err := s.check(); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := s.enterMemory(log); err != nil {
 		return err
@@ -98,18 +129,23 @@ func (s *service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded})
+	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded.String()})
+	cfg.About.Chosen, cfg.About.Guard = chosen.Why, guarded.status
+	cfg.About.Tap = func() []guest.TapStatus { return tapStatus(tapped) }
+	if err := s.folder(); err != nil {
+		return err
+	}
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer helper.Close()
-	listener, err := listen(filepath.Join(s.state, filepath.Base(socket)))
+	listeners, err := s.sockets()
 	if err != nil {
 		return err
 	}
 	go attribute(ctx, tapped, helper, log)
-	return serve(ctx, helper, listener, s.allow, log)
+	return s.serve(ctx, helper, listeners, log)
 }
 
 // waker wakes the helper when IMA measured something.
@@ -153,6 +189,37 @@ func attribute(ctx context.Context, t *tap.Tap, helper *guest.Helper, log *slog.
 	}
 }
 
+// folder makes the folder of the journal and the socket, if it is not there: who may
+// ask has to be able to enter it, whatever the umask.
+func (s *service) folder() error {
+	if _, err := os.Stat(s.state); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.MkdirAll(s.state, 0o755), os.Chmod(s.state, 0o755))
+}
+
+func ids(given []uint) (ids []uint32) {
+	for _, id := range given {
+		ids = append(ids, uint32(id))
+	}
+	return ids
+}
+
+// tapStatus is the tap's for Status.
+func tapStatus(t *tap.Tap) (all []guest.TapStatus) {
+	for _, s := range t.Status() {
+		g := guest.TapStatus{Source: s.Source.String(), Method: string(s.Method), Measured: s.Measured, Lost: s.Lost, Missed: s.Missed}
+		if s.Method == "" {
+			g.Poll = s.Poll.Seconds()
+		}
+		if s.Err != nil {
+			g.Reason = s.Err.Error()
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
 // facts are what the evidence says of the helper beside its registers.
 func facts(t *tap.Tap) (facts [][2]string) {
 	for _, s := range t.Status() {
@@ -184,7 +251,10 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 		return err
 	}
 	path := cfg.FirmwareLog.Path
+	about := &guest.BootLogStatus{Path: path, Extended: cfg.Mirror}
+	cfg.About.BootLog = about
 	if cfg.Mirror {
+		about.Events = cfg.FirmwareLog.Check(nil).Events
 		cfg.Log.Info("boot log", "path", path, "extended", true)
 		return nil
 	}
@@ -193,6 +263,10 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 		return err
 	}
 	check := cfg.FirmwareLog.Check(live)
+	about.Events, about.Match, about.Differ = check.Events, names(check.Match), names(check.Differ)
+	if check.Problem != nil {
+		about.Problem = check.Problem.Error()
+	}
 	level := slog.LevelInfo
 	if check.Problem != nil || len(check.Differ) > 0 {
 		level = slog.LevelWarn
@@ -202,18 +276,26 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 	return nil
 }
 
+// names are registers' with their banks, such as "sha384 rtmr0".
+func names(selected []rtmr.Selected) (names []string) {
+	for _, s := range selected {
+		names = append(names, s.Alg.String()+" "+s.Register.String())
+	}
+	return names
+}
+
 // serve runs the helper and its server until the context ends, or one of them fails.
-func serve(ctx context.Context, helper *guest.Helper, listener net.Listener, allow []uint, log *slog.Logger) error {
+func (s *service) serve(ctx context.Context, helper *guest.Helper, listeners []net.Listener, log *slog.Logger) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	server := &guest.Server{Helper: helper, Log: log}
-	for _, uid := range allow {
-		server.Allow = append(server.Allow, uint32(uid))
+	server := &guest.Server{Helper: helper, Log: log, AllowUID: ids(s.allow), AllowCID: ids(s.cids), EvidenceRate: s.evidenceRate, ExtendRate: s.extendRate}
+	for _, l := range listeners {
+		log.Info("answers", "network", l.Addr().Network(), "address", l.Addr())
 	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		stop(server.Serve(ctx, listener))
+		stop(server.Serve(ctx, listeners...))
 	}()
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 	err := helper.Run(ctx)

@@ -9,27 +9,80 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
 
 	"tallystick/guest"
 )
 
-// listen returns the socket that systemd gave, or else makes it anew: one of a
-// process that died is in the way.
-func listen(path string) (net.Listener, error) {
-	given, err := activation.Listeners()
-	if err != nil {
-		return nil, fmt.Errorf("systemd's socket: %w", err)
-	}
-	if len(given) > 0 {
-		if len(given) > 1 || given[0] == nil {
-			return nil, fmt.Errorf("systemd gave %d sockets, expected one that listens", len(given))
+// sockets returns what to answer on: what systemd gave, and of the unix and vsock
+// sockets that are to be those that it did not.
+func (s *service) sockets() (listeners []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
 		}
-		return given[0], nil
+	}()
+	local, remote := false, s.vsock == 0
+	for _, file := range activation.Files(true) {
+		l, err := given(file)
+		if err != nil {
+			return listeners, fmt.Errorf("systemd's descriptor %q: %w", file.Name(), err)
+		}
+		listeners = append(listeners, l)
+		switch a := l.Addr().(type) {
+		case *net.UnixAddr:
+			local = true
+		case *vsock.Addr:
+			remote = remote || a.Port == s.vsock
+		}
 	}
+	if !local {
+		l, err := listen(filepath.Join(s.state, filepath.Base(socket)))
+		if err != nil {
+			return listeners, err
+		}
+		listeners = append(listeners, l)
+	}
+	if !remote {
+		l, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, s.vsock, nil)
+		if err != nil {
+			return listeners, fmt.Errorf("--vsock %d: %w", s.vsock, err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// given returns a socket of systemd's, which need not be one of package net's.
+func given(file *os.File) (net.Listener, error) {
+	defer file.Close() // the listener has a copy
+	domain, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return nil, fmt.Errorf("expected a socket: %w", err)
+	}
+	listens, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || listens == 0 {
+		return nil, errors.Join(errors.New("expected a socket that listens (ListenStream=, Accept=no)"), err)
+	}
+	switch domain {
+	case unix.AF_UNIX:
+		return net.FileListener(file)
+	case unix.AF_VSOCK:
+		return vsock.FileListener(file)
+	}
+	return nil, fmt.Errorf("address family %d, expected AF_UNIX or AF_VSOCK", domain)
+}
+
+// listen makes the socket anew: one of a process that died is in the way.
+func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -1,0 +1,109 @@
+//go:build linux
+
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+
+	"tallystick/eventlog/cel"
+	"tallystick/ima"
+	"tallystick/rtmr"
+)
+
+// past is what a journal tells of the helpers before this one: what they extended,
+// beside the registers' values, which are the Extender's to look after.
+type past struct {
+	skipped int                         // entries of the kernel's list that count as extended and are not in it,
+	trail   Trail                       // and those after them that are
+	events  int                         // of the firmware's log
+	own     map[string]bool             // types of own events
+	lost    bool                        // a journal of this boot was lost
+	over    *takeover                   // what has to be found out
+	keys    map[string]rtmr.Measurement // of applications' measurements
+}
+
+// add takes the journal's next record, whose memory is the journal's.
+func (p *past) add(m rtmr.Measurement) {
+	switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
+	case cel.ContentIMATemplate:
+		p.trail.Add(entry.Inner().(*ima.Entry))
+	case cel.ContentPCClient:
+		if m.NoAction {
+			p.note(entry.Data())
+		} else {
+			p.events++
+		}
+	case cel.ContentTallystick:
+		if m.NoAction {
+			return
+		}
+		if kind := entry.Type(); strings.HasPrefix(kind, OwnType) {
+			p.own[strings.Clone(kind)] = true
+		}
+		p.remember(m)
+	}
+}
+
+// note takes a note. One of a takeover says where the entries behind it begin.
+func (p *past) note(data []byte) {
+	var t takeover
+	text, ok := bytes.CutPrefix(data, []byte(noteMagic+takenOver+"\x00"))
+	if ok && json.Unmarshal(text, &t) == nil {
+		p.skipped, p.trail = t.Entries, nil
+		p.lost = p.lost || t.Lost
+	}
+}
+
+// remember notes the key of an application's measurement.
+func (p *past) remember(m rtmr.Measurement) {
+	var app App
+	if strings.HasPrefix(m.Entry.Type(), AppType) && json.Unmarshal(m.Entry.Data(), &app) == nil && app.Key != "" {
+		m.Entry = appEntry{m.Entry.Type(), bytes.Clone(m.Entry.Data())}
+		m.Digests = nil
+		p.keys[app.Key] = m
+	}
+}
+
+// delivered returns the trail of all entries that count as extended. Those that are
+// not in the journal are in the copy of the list, or at the list's head; where they
+// are in neither, others that are no entry's stand for them.
+func (p *past) delivered(ctx context.Context, cfg *Config) (Trail, error) {
+	if p.skipped == 0 {
+		return p.trail, nil
+	}
+	first, err := copied(cfg.folder(), p.skipped)
+	if err == nil && len(first) < p.skipped {
+		list := OpenList(cfg.IMADir, nil, nil)
+		defer list.Close()
+		var batch []rtmr.Measurement
+		batch, err = nextOf(ctx, list, p.skipped)
+		first = TrailOf(batch)
+	}
+	if missing := p.skipped - len(first); missing > 0 {
+		first = append(first, make(Trail, missing)...)
+	}
+	return append(first, p.trail...), err
+}
+
+// copied returns the trail of the first n entries of the copy, or of those that it
+// has.
+func copied(folder string, n int) (t Trail, err error) {
+	s, err := openSpool(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer s.file.Close()
+	c := cutter{file: s.file}
+	for len(t) < n {
+		var e ima.Entry
+		record, err := c.next(&e)
+		if record == nil || err != nil {
+			return t, nil // what the copy has not, the list has
+		}
+		t.Add(&e)
+	}
+	return t, nil
+}
