@@ -1,7 +1,6 @@
 //go:build linux && packages
 
-// These tests boot Debian guests that run systemd and take a quarter of an hour:
-// make deb-test.
+// These tests boot Debian guests that run systemd and take half an hour: make deb-test.
 package packaging_test
 
 import (
