@@ -41,7 +41,7 @@ const (
 // source is a tapped source: its programs and what attaches them.
 type source struct {
 	method   Method // "" if it is off
-	err      error  // why it is off, or not tapped by the better method
+	err      error  // why it is off, or not tapped by a better method
 	programs []*ebpf.Program
 	links    []link.Link
 }
@@ -159,7 +159,9 @@ func (l *loader) ima(only Method) (s source) {
 		}
 		err := m.tap(&s)
 		if err == nil {
-			s.method = m.Method
+			if s.method = m.Method; s.method == KprobeMulti {
+				s.err = nil // it is as good
+			}
 			return s
 		}
 		s.close()

@@ -65,7 +65,7 @@ type Status struct {
 	Source Source
 	// Method is how it is tapped; "" if it is not.
 	Method Method
-	// Err is why it is not tapped, or for IMA, why not by a better method. It is
+	// Err is why it is not tapped, or for IMA by fexit, why not by kprobes. It is
 	// rtmr.ErrNotSupported where the kernel lacks something, the source itself
 	// or what tapping it takes, and rtmr.ErrDenied where this process may not.
 	Err error
