@@ -157,41 +157,58 @@ func (s *search) open(j *job) (base *edit, t *tape) {
 	return base, t
 }
 
-// work tries a job's units on all processors, and returns the edits found. It
-// ends with the first that is.
+// work tries a job's units on all processors, and returns the edits found in the first
+// unit in which one is, so that what is found does not depend on who is faster: units
+// are begun in order, and one that is before a hit is tried to its end.
 func (s *search) work(j *job, t *tape) (hits []*edit) {
 	if j.run == nil {
 		return nil
 	}
 	var (
-		stop         atomic.Bool
-		next, folded atomic.Int64
-		mu           sync.Mutex
-		wg           sync.WaitGroup
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		next   int // unit
+		folded atomic.Int64
 	)
-	found := func(e *edit) {
-		mu.Lock()
-		defer mu.Unlock()
-		stop.Store(true)
-		kept := &edit{}
-		kept.set(e)
-		hits = append(hits, kept)
-	}
 	for _, b := range t.banks {
 		b.fold()
 	}
-	for range min(runtime.GOMAXPROCS(0), j.units) {
+	best := j.units // of the hits
+	workers := make([]worker, min(runtime.GOMAXPROCS(0), j.units))
+	found := func(w *worker, e *edit) {
+		mu.Lock()
+		defer mu.Unlock()
+		if w.unit > best {
+			return
+		}
+		if w.unit < best {
+			hits, best = nil, w.unit
+		}
+		kept := &edit{}
+		kept.set(e)
+		hits = append(hits, kept)
+		for i := range workers {
+			if workers[i].unit >= best {
+				workers[i].stop.Store(true)
+			}
+		}
+	}
+	begin := func(w *worker) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		w.unit = next
+		next++
+		return w.unit < best && !w.stop.Load() // stopped: the context ended
+	}
+	for i := range workers {
+		w := &workers[i]
 		wg.Go(func() {
-			p := newProber(j.goal, t, &stop, found)
+			p := newProber(j.goal, t, &w.stop, func(e *edit) { found(w, e) })
 			done, last := 0, uint64(0)
-			for !stop.Load() {
-				unit := int(next.Add(1)) - 1
-				if unit >= j.units {
-					break
-				}
-				j.run(p, unit)
+			for begin(w) {
+				j.run(p, w.unit)
 				p.flush()
-				if !stop.Load() {
+				if !w.stop.Load() {
 					done++
 				}
 				folded.Add(int64(p.folds - last))
@@ -203,14 +220,20 @@ func (s *search) work(j *job, t *tape) (hits []*edit) {
 			j.theme.tried += done
 		})
 	}
-	s.await(&wg, &stop, &folded)
+	s.await(&wg, workers, &folded)
 	s.result.Folds += uint64(folded.Load())
 	return hits
 }
 
+// worker tries units, one after another.
+type worker struct {
+	unit int         // its present one, under work's lock
+	stop atomic.Bool // it is to try no more
+}
+
 // await waits for the workers, tells of progress, and stops them when the
 // context ends.
-func (s *search) await(wg *sync.WaitGroup, stop *atomic.Bool, folded *atomic.Int64) {
+func (s *search) await(wg *sync.WaitGroup, workers []worker, folded *atomic.Int64) {
 	finished := make(chan struct{})
 	go func() { wg.Wait(); close(finished) }()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -221,7 +244,9 @@ func (s *search) await(wg *sync.WaitGroup, stop *atomic.Bool, folded *atomic.Int
 		case <-finished:
 			return
 		case <-left:
-			stop.Store(true)
+			for i := range workers {
+				workers[i].stop.Store(true)
+			}
 			left = nil
 		case <-tick.C:
 			if s.opts.Progress != nil {
@@ -242,8 +267,8 @@ func (s *search) total() uint64 {
 	return uint64(min(total, 1<<62))
 }
 
-// hit takes the edits that a job found on a tape. They are several only if
-// they amount to the same, or two workers found one each at once.
+// hit takes the edits that a unit of a job found on a tape. They are several only if
+// they amount to the same.
 func (s *search) hit(j *job, base *edit, t *tape, hits []*edit) {
 	e := slices.MinFunc(hits, func(a, b *edit) int {
 		return cmp.Or(cmp.Compare(len(a.faults), len(b.faults)), cmp.Compare(a.faults[0].at, b.faults[0].at))
