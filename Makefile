@@ -55,5 +55,7 @@ bench:
 vuln:
 	go tool govulncheck ./...
 
+# All of it on this machine, in a temporary folder; as root with registers in this
+# kernel, which are the demo's alone.
 demo: build
 	./tally demo

@@ -348,13 +348,22 @@ func checksText(c replay.Checks) string {
 }
 
 func printFindings(w io.Writer, report *replayReport) {
-	for _, f := range report.Findings {
-		printFinding(w, report.Logs, &f)
+	printEach(w, "", report.Logs, report.Findings)
+}
+
+// printEach prints findings, and of one entry that has the same in several banks its
+// line once.
+func printEach(w io.Writer, indent string, logs []logReport, findings []replay.Finding) {
+	for i, f := range findings {
+		if i == 0 || f.Log != findings[i-1].Log || f.Entry != findings[i-1].Entry || f.Text != findings[i-1].Text {
+			fmt.Fprintf(w, "%s%s: entry %d, offset %d, %s %s %s: %s\n", indent, logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text))
+		}
+		printDigests(w, &f)
 	}
 }
 
-func printFinding(w io.Writer, logs []logReport, f *replay.Finding) {
-	fmt.Fprintf(w, "%s: entry %d, offset %d, %s %s %s: %s\n", logs[f.Log].Path, f.Entry, f.Offset, f.Register, f.Type, f.Detail, bad(f.Text))
+// printDigests prints the digests that part.
+func printDigests(w io.Writer, f *replay.Finding) {
 	if f.Kind == "copy" && len(f.Recorded) == 0 {
 		return // the data part
 	}

@@ -199,10 +199,7 @@ func (r *verdictReport) printFindings(w io.Writer) {
 	for _, text := range texts {
 		fmt.Fprintf(w, "  %s: %s\n", strings.Join(registers[text], ", "), text)
 	}
-	for _, f := range r.Findings {
-		fmt.Fprint(w, "  ")
-		printFinding(w, r.Logs, &f)
-	}
+	printEach(w, "  ", r.Logs, r.Findings)
 	if r.Search != nil {
 		r.Search.print(w)
 	} else if searchable {

@@ -106,10 +106,11 @@ func (s *service) run(ctx context.Context) error {
 		log.Info("device", "choice", why)
 	}
 	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Log: log}
+	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.root != "/" {
 		cfg.Facts = append(cfg.Facts, [2]string{"root", "logs are read below " + s.root})
+		cfg.Wake = guest.Poll(s.poll) // the tap is this kernel's, and those lists are not
 	}
-	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if s.register != "" {
 		if cfg.Register, err = rtmr.ParseRegister(s.register); err != nil {
 			return fmt.Errorf("--register: %w", err)
