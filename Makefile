@@ -31,9 +31,9 @@ deb:
 	packaging/build dist
 
 # Installs, upgrades and removes the package in guests that run systemd, and boots
-# them by way of each kind of initramfs: a quarter of an hour, and not part of test.
+# them by way of each kind of initramfs: half an hour, and not part of test.
 deb-test:
-	go test -timeout 40m -count=1 -v -tags packages ./packaging
+	go test -timeout 60m -count=1 -v -tags packages ./packaging
 
 # Sizes of the static programs, and what code of others is in them.
 size:

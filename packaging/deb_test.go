@@ -13,11 +13,12 @@ import (
 )
 
 // build builds the package in a folder of the source, and returns its file.
-func build(t *testing.T, source, version string) string {
+func build(t *testing.T, source, version string, env ...string) string {
 	t.Helper()
 	out := t.TempDir()
 	cmd := exec.Command(filepath.Join(source, "packaging/build"), out)
 	cmd.Env = append(os.Environ(), "VERSION="+version, "SOURCE_DATE_EPOCH=1800000000", "ARCH=amd64")
+	cmd.Env = append(cmd.Env, env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("packaging/build: %v\n%s", err, text)
 	}
@@ -63,12 +64,15 @@ func TestPackage(t *testing.T) {
 	for _, name := range []string{
 		"usr/lib/systemd/system/tallyd.service",
 		"usr/lib/systemd/system/tallyd.socket",
+		"usr/lib/systemd/system/tallyd-vsock.socket",
 		"usr/share/man/man1/tally.1.gz",
 		"usr/share/man/man1/tallyd-run.1.gz",
 		"usr/share/bash-completion/completions/tallyd",
+		"usr/share/fish/vendor_completions.d/tallyd.fish",
 		"usr/share/zsh/vendor-completions/_tally",
 		"usr/share/doc/tallystick/copyright",
 		"usr/share/doc/tallystick/service.md",
+		"usr/share/doc/tallystick/examples/guard.conf",
 		"etc/default/tallyd",
 	} {
 		if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Size() == 0 {

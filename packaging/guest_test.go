@@ -1,125 +1,17 @@
 //go:build linux && packages
 
-// These tests boot Debian guests that run systemd and take a quarter of an hour:
-// make deb-test.
+// These tests boot Debian guests that run systemd and take half an hour: make deb-test.
 package packaging_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"tallystick/eventlog/cel"
-	"tallystick/guest"
-	"tallystick/ima"
 	"tallystick/lab"
 )
-
-// system is a Debian guest with systemd, in which the package is, or comes to be.
-type system struct {
-	t *testing.T
-	*lab.Guest
-}
-
-// start boots the machine, and waits until all that is to start has started.
-func start(t *testing.T, m lab.Machine) *system {
-	t.Helper()
-	m.Debian, m.Firmware, m.TPM, m.Append = "trixie", lab.SeaBIOS, lab.NoTPM, lab.TCB+" systemd.unit=basic.target"
-	s := &system{t, m.Start(t)}
-	s.Exec(lab.Command{Args: []string{"systemctl", "is-system-running", "--wait"}})
-	if failed := s.Run("systemctl", "--failed", "--plain", "--no-legend"); failed != "" {
-		t.Errorf("units that failed:\n%s%s", failed, s.Run("journalctl", "-b", "-p", "warning"))
-	}
-	return s
-}
-
-func (s *system) log() string { return s.Run("journalctl", "-b", "-o", "cat", "-u", "tallyd.service") }
-
-// property returns a property of a unit.
-func (s *system) property(unit, name string) string {
-	s.t.Helper()
-	return strings.TrimSpace(s.Run("systemctl", "show", "--value", "-p", name, unit))
-}
-
-// until waits for a condition.
-func (s *system) until(what string, true func() bool) {
-	s.t.Helper()
-	for began := time.Now(); !true(); time.Sleep(100 * time.Millisecond) {
-		if time.Since(began) > 2*time.Minute {
-			s.t.Fatalf("%s: not in two minutes\n%s", what, s.log())
-		}
-	}
-}
-
-func (s *system) running() bool { return s.property("tallyd.service", "ActiveState") == "active" }
-
-// count is how many entries the kernel's list has.
-func (s *system) count() int {
-	s.t.Helper()
-	n, err := strconv.Atoi(strings.TrimSpace(string(s.Get(lab.IMADir + "runtime_measurements_count"))))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return n
-}
-
-// check waits until the service has extended what the list has now, holds its
-// journal against the registers with the package's own tally, and sees that it has
-// the list's entries, each once and in the list's order. It returns the journal's
-// applications' entries.
-func (s *system) check() (apps int) {
-	s.t.Helper()
-	s.Run("tally", "--help") // which the kernel measures, the first time
-	least := s.count()
-	s.until("it caught up", func() bool {
-		var status guest.Status
-		if err := json.Unmarshal([]byte(s.Run("tallyd", "status", "--json")), &status); err != nil {
-			s.t.Fatal(err)
-		}
-		return status.IMA >= least && status.Behind == 0 && status.Error == ""
-	})
-	journal := s.Get("/run/tallystick/journal.cel")
-	s.Put("/run/values.json", []byte(s.Run("tallyd", "values")))
-	r := s.Exec(lab.Command{Args: []string{"tally", "reconcile", "--insecure-skip-signature", "--values", "/run/values.json", "/run/tallystick/journal.cel"}})
-	if r.Status != 0 {
-		s.t.Errorf("the journal does not fold to the registers: exit status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
-	}
-	var journaled, listed []string
-	for m, err := range cel.NewReader(bytes.NewReader(journal), cel.TLV).Measurements() {
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		switch entry := m.Entry.(*cel.Entry); entry.ContentType() {
-		case cel.ContentIMATemplate:
-			journaled = append(journaled, name(entry.Inner().(*ima.Entry)))
-		case cel.ContentTallystick:
-			apps++
-		}
-	}
-	list, err := ima.NewReader(bytes.NewReader(s.Get(lab.IMAList)), ima.Options{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for m, err := range list.Measurements() {
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		listed = append(listed, name(m.Entry.(*ima.Entry)))
-	}
-	if n := len(journaled); n < least || n > len(listed) || !slices.Equal(journaled, listed[:n]) {
-		s.t.Errorf("the journal has %d IMA entries, and not the first of the list's %d, of which there were %d", n, len(listed), least)
-	}
-	s.t.Logf("%s: %d IMA entries, %d of applications", s.Release(), len(journaled), apps)
-	return apps
-}
-
-// name tells an entry from all others.
-func name(e *ima.Entry) string { return e.Template() + fmt.Sprintf("%x", e.Data()) }
 
 // load has the kernel measure new programs, and applications extend a register,
 // until it is stopped.
@@ -157,9 +49,9 @@ func TestPackageInGuest(t *testing.T) {
 		t.Fatalf("installed, and not running:\n%s", s.log())
 	}
 	s.check()
-	score := strings.TrimSpace(s.Run("systemd-analyze", "security", "--threshold=30", "--no-pager", "tallyd.service")) // 3.0
-	t.Log(score[strings.LastIndex(score, "\n")+1:])
+	s.score(30)
 	s.watchdog()
+	s.sleeps()
 
 	stop := s.load("rtmr3")
 	s.until("the load runs", func() bool { _, err := s.Read("/run/extended"); return err == nil })
@@ -172,6 +64,12 @@ func TestPackageInGuest(t *testing.T) {
 	if apps := s.check(); apps != extended || extended == 0 {
 		t.Errorf("%d applications' entries, %d were extended", apps, extended)
 	}
+
+	s.Run("dpkg", "-i", "/root/a.deb") // an older one
+	if apps := s.check(); apps != extended {
+		t.Errorf("%d applications' entries, %d were extended before the downgrade", apps, extended)
+	}
+	s.vsock()
 
 	s.Run("dpkg", "-r", "tallystick")
 	if left := s.Shell("ls /usr/lib/systemd/system/tallyd* /run/tallystick/tallyd.sock 2>/dev/null; true"); left != "" {
@@ -195,39 +93,111 @@ func TestPackageInGuest(t *testing.T) {
 	s.Stop()
 }
 
+// vsock asks the service over the machine's loopback, which is not the host, and so has
+// to be allowed.
+func (s *system) vsock() {
+	s.t.Helper()
+	if on := s.Exec(lab.Command{Args: []string{"systemctl", "is-enabled", "tallyd-vsock.socket"}}); string(on.Stdout) != "disabled\n" {
+		s.t.Errorf("tallyd-vsock.socket is %s", on.Stdout)
+	}
+	const nonce = "c0ffee"
+	ask := lab.Command{Args: []string{"tallyd", "evidence", "--vsock", "1:10240", "--nonce", nonce, "-o", "/run/evidence"}}
+	s.Run("modprobe", "vsock_loopback")
+	s.Run("systemctl", "stop", "tallyd.service")
+	s.Run("systemctl", "start", "tallyd-vsock.socket", "tallyd.service")
+	if r := s.Exec(ask); r.Status == 0 {
+		s.t.Error("whoever is no host is answered over vsock")
+	}
+	s.dropIn("vsock", "Environment=\"TALLYD_OPTIONS=--guard no --allow-cid 1\"\n")
+	s.Run(ask.Args...)
+	if out := s.Run("tally", "reconcile", "--insecure-skip-signature", "--nonce", nonce, "/run/evidence"); !strings.HasPrefix(out, "RECONCILED: ") {
+		s.t.Errorf("evidence over vsock: %s", out)
+	}
+	s.Run("systemctl", "stop", "tallyd-vsock.socket")
+	s.noDropIn("vsock")
+	s.check()
+}
+
+// sleeps holds the service beside one that may not trace, and so polls.
+func (s *system) sleeps() {
+	s.t.Helper()
+	tapped, ran := s.idle()
+	s.dropIn("polls", "CapabilityBoundingSet=~CAP_PERFMON\n")
+	polling, polled := s.idle()
+	s.noDropIn("polls")
+	s.t.Logf("in 30 s without measurements: tapped it slept %d times and ran %v, polling %d times and %v", tapped, ran, polling, polled)
+	if polling < 3*tapped {
+		s.t.Errorf("it wakes for more than the watchdog: it slept %d times, and polling %d times", tapped, polling)
+	}
+}
+
+// idle returns how often a thread of the service slept, and how long it ran, in half a
+// minute in which nothing was measured.
+func (s *system) idle() (switches int, ran time.Duration) {
+	s.t.Helper()
+	s.Put("/root/idle", []byte(`#!/bin/sh
+snap() {
+	cat /proc/$pid/task/*/status | awk '/^voluntary_ctxt_switches/ { n += $2 } END { print n }'
+	awk '/usage_usec/ { print $2 }' /sys/fs/cgroup/system.slice/tallyd.service/cpu.stat
+	cat /sys/kernel/security/ima/runtime_measurements_count
+}
+pid=$(systemctl show --value -p MainPID tallyd.service)
+snap; sleep $1; snap
+`))
+	s.Run("/root/idle", "0") // after which all of it is measured
+	s.caughtUp()
+	for {
+		var before, after [3]int
+		out := s.Run("/root/idle", "30")
+		if n, err := fmt.Sscan(out, &before[0], &before[1], &before[2], &after[0], &after[1], &after[2]); err != nil {
+			s.t.Fatalf("%d numbers of %q: %v", n, out, err)
+		}
+		if before[2] == after[2] {
+			return after[0] - before[0], time.Duration(after[1]-before[1]) * time.Microsecond
+		}
+		s.t.Logf("%d measurements meanwhile", after[2]-before[2])
+	}
+}
+
 // watchdog has systemd restart a service that gives no sign of life.
 func (s *system) watchdog() {
 	s.t.Helper()
-	const dropIn = "/run/systemd/system/tallyd.service.d/test.conf"
-	s.Put(dropIn, []byte("[Service]\nWatchdogSec=5\n"))
-	s.Run("systemctl", "daemon-reload")
-	s.Run("systemctl", "restart", "tallyd.service")
+	s.dropIn("watchdog", "WatchdogSec=5\n")
 	time.Sleep(10 * time.Second) // twice the limit
 	if n := s.property("tallyd.service", "NRestarts"); n != "0" || !s.running() {
 		s.t.Errorf("restarted %s times with nothing wrong\n%s", n, s.log())
 	}
 	s.Run("systemctl", "kill", "--kill-whom=main", "-s", "STOP", "tallyd.service")
 	s.until("the watchdog restarted it", func() bool { return s.property("tallyd.service", "NRestarts") == "1" && s.running() })
-	s.Run("rm", dropIn)
-	s.Run("systemctl", "daemon-reload")
+	s.noDropIn("watchdog")
 	s.check()
 }
 
-// The service runs in the initramfs, and in the root after it, with one journal.
+// The service runs in the initramfs, and in the root after it, with one journal; with
+// the systemd of Debian 13, and of 12, which does not know all of the unit's settings.
 func TestInitramfs(t *testing.T) {
 	deb := read(t, build(t, "..", "1.0"))
-	for _, c := range []struct{ name, make, first string }{
-		{"initramfs-tools", "mkinitramfs -o /initrd $release", "cat /run/tallystick/initramfs.log"},
-		{"dracut", "dracut --no-hostonly --kver $release --drivers 'virtio_blk virtio_pci ext4' --omit 'crypt dm lvm mdraid multipath nvdimm plymouth' /initrd", "journalctl -b -o cat -u tallyd.service"},
+	tools := [2]string{"mkinitramfs -o /initrd $release", "cat /run/tallystick/initramfs.log"}
+	dracut := [2]string{"dracut --no-hostonly --kver $release --drivers 'virtio_blk virtio_pci ext4' --omit 'crypt dm lvm mdraid multipath nvdimm plymouth' /initrd",
+		"journalctl -b -o cat -u tallyd.service"}
+	for _, c := range []struct {
+		name, debian, kernel string
+		make                 [2]string // and what prints the log of it there
+	}{
+		{"initramfs-tools", "trixie", "6.12", tools},
+		{"dracut", "trixie", "6.12", dracut},
+		{"initramfs-tools-12", "bookworm", "6.1", tools},
+		{"dracut-12", "bookworm", "6.1", dracut},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, lab.Machine{
-				Kernel:    "6.12",
+				Debian:    c.debian,
+				Kernel:    c.kernel,
 				Files:     map[string][]byte{"/root/a.deb": deb},
-				Provision: "dpkg -i /root/a.deb; release=$(ls /usr/lib/modules); " + c.make,
+				Provision: "dpkg -i /root/a.deb; release=$(ls /usr/lib/modules); " + c.make[0],
 				Initrd:    "/initrd",
 			})
-			if first, _, _ := strings.Cut(s.Shell(c.first), "journal taken up"); !strings.Contains(first, "registers in the kernel") {
+			if first, _, _ := strings.Cut(s.Shell(c.make[1]), "journal taken up"); !strings.Contains(first, "registers in the kernel") {
 				t.Errorf("it did not run in the initramfs:\n%s", first)
 			}
 			if log := s.log(); !strings.Contains(log, "journal taken up") || strings.Contains(log, "Failed") {
@@ -236,15 +206,159 @@ func TestInitramfs(t *testing.T) {
 			if n := s.property("tallyd.service", "NRestarts"); n != "0" {
 				t.Errorf("the service was restarted %s times:\n%s", n, s.log())
 			}
-			at := func(unit string) int {
-				n, _ := strconv.Atoi(s.property(unit, "ActiveEnterTimestampMonotonic"))
-				return n
-			}
-			if service, sysinit := at("tallyd.service"), at("sysinit.target"); service == 0 || service >= sysinit {
-				t.Errorf("the service was ready at %d, sysinit.target at %d us", service, sysinit)
-			}
+			s.early()
 			s.check()
+			s.score(30)
+			if c.name == "initramfs-tools" {
+				s.shutdown()
+			}
 			s.Stop()
 		})
 	}
+}
+
+// early checks when the service was ready, and how long the boot waited for it.
+func (s *system) early() {
+	s.t.Helper()
+	at := func(unit, state string) time.Duration {
+		n, err := strconv.Atoi(s.property(unit, state+"TimestampMonotonic"))
+		if err != nil || n == 0 {
+			s.t.Fatalf("%s of %s: %d, %v", state, unit, n, err)
+		}
+		return time.Duration(n) * time.Microsecond
+	}
+	began, ready, sysinit := at("tallyd.service", "InactiveExit"), at("tallyd.service", "ActiveEnter"), at("sysinit.target", "ActiveEnter")
+	if ready >= sysinit {
+		s.t.Errorf("the service was ready at %v, sysinit.target at %v", ready, sysinit)
+	}
+	s.t.Logf("systemd %s: the service was begun at %v, ready after %v, sysinit.target was reached at %v",
+		strings.Fields(s.Run("systemctl", "--version"))[1], began, ready-began, sysinit)
+	s.t.Log(s.Run("systemd-analyze", "critical-chain", "--no-pager", "sysinit.target"))
+	s.t.Log(s.Run("journalctl", "-b", "-o", "short-monotonic", "-u", "tallyd.service"))
+	if cycles := s.Shell("journalctl -b | grep -i 'ordering cycle' || true"); cycles != "" {
+		s.t.Errorf("units wait for each other:\n%s", cycles)
+	}
+}
+
+// shutdown has the machine go off, and a unit hold it once the services are stopped.
+// What another service measures when it stops is extended before.
+func (s *system) shutdown() {
+	s.t.Helper()
+	s.Put("/root/stop", []byte("#!/bin/sh\n# measured while the machine goes off\ntallyd extend --register pcr23 --type stop --key goes-off --file /root/stop\n"))
+	s.Put("/run/systemd/system/app.service", []byte(`[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/root/stop
+`))
+	s.Put("/run/systemd/system/hold.service", []byte(`[Unit]
+DefaultDependencies=no
+After=shutdown.target tallyd.service
+Before=final.target systemd-poweroff.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sleep infinity
+`))
+	s.Run("mkdir", "-p", "/run/systemd/system/poweroff.target.wants")
+	s.Run("ln", "-s", "../hold.service", "/run/systemd/system/poweroff.target.wants/hold.service")
+	s.Run("systemctl", "daemon-reload")
+	s.Run("systemctl", "start", "app.service")
+	s.Run("systemctl", "poweroff", "--no-block")
+	s.until("the machine goes off", func() bool { return s.property("hold.service", "ActiveState") == "activating" })
+	if s.running() {
+		s.t.Error("the service is not stopped when the machine goes off")
+	}
+	journal := string(s.Get("/run/tallystick/journal.cel"))
+	if !strings.Contains(journal, "/root/stop\x00") || !strings.Contains(journal, `"goes-off"`) {
+		s.t.Errorf("what was measured while services stopped is not in the journal:\n%s", s.log())
+	}
+}
+
+// guardConf is the drop-in that the package has as an example.
+const guardConf = "/usr/share/doc/tallystick/examples/guard.conf"
+
+// The service with the guard: restarted and killed, it is admitted, and root is not;
+// upgraded, the version that armed the guard goes on until the next boot. Where that
+// one is gone it says so, and goes on when it is there again.
+func TestGuarded(t *testing.T) {
+	s := start(t, lab.Machine{Kernel: "6.12", Files: map[string][]byte{
+		"/root/a.deb": read(t, build(t, "..", "1.0")),
+		"/root/b.deb": read(t, build(t, "..", "1.1", "GOFLAGS=-tags=another")), // which is in the program
+	}})
+	s.Run("dpkg", "-i", "/root/a.deb")
+	const move = "cd /sys/fs/bpf/tallystick && mv registers elsewhere && mv elsewhere registers"
+	s.Shell(move) // as root can, without a guard
+	s.Run("install", "-D", "-m", "644", guardConf, "/etc/systemd/system/tallyd.service.d/guard.conf")
+	s.Run("systemctl", "daemon-reload")
+	s.Run("systemctl", "restart", "tallyd.service")
+	if log := s.log(); !s.running() || !strings.Contains(log, "msg=guard") || strings.Contains(log, "not be admitted") {
+		t.Fatalf("not guarded:\n%s", log)
+	}
+	s.score(60)
+	s.check()
+
+	for _, attack := range []string{move, "rm -r /sys/fs/bpf/tallystick/guard", "tallyd run --device bpf --state /run/other"} {
+		if r := s.Exec(lab.Command{Args: []string{"sh", "-c", attack}}); r.Status == 0 || !strings.Contains(string(r.Stderr), "not permitted") {
+			t.Errorf("%s: exit status %d\n%s%s", attack, r.Status, r.Stdout, r.Stderr)
+		}
+	}
+	s.until("the log has what was denied", func() bool {
+		log := s.log()
+		return strings.Contains(log, "open-map by process") && strings.Contains(log, "unpin by process")
+	})
+	s.Run("systemctl", "restart", "tallyd.service")
+	s.check()
+	s.kill9()
+	s.check()
+
+	const handed = "executing the one that armed it"
+	stop := s.load("pcr23")
+	s.until("the load runs", func() bool { _, err := s.Read("/run/extended"); return err == nil })
+	s.Run("dpkg", "-i", "/root/b.deb")
+	s.kill9()
+	extended := stop()
+	if apps := s.check(); apps != extended || extended == 0 {
+		t.Errorf("%d applications' entries, %d were extended", apps, extended)
+	}
+	if n := strings.Count(s.log(), handed); n != 2 {
+		t.Errorf("handed over %d times, want 2:\n%s", n, s.log())
+	}
+
+	s.withoutKept()
+
+	s.Reboot()
+	s.up()
+	if log := s.log(); !s.running() || !strings.Contains(log, "msg=guard") || strings.Contains(log, handed) {
+		t.Errorf("the new version does not run after a boot:\n%s", log)
+	}
+	s.check()
+	s.Stop()
+}
+
+// withoutKept takes away the program that armed the guard. The service does not run
+// then, and says what to do, neither silently nor each second.
+func (s *system) withoutKept() {
+	s.t.Helper()
+	s.Run("mv", "/run/tallystick/guarded", "/run/armed")
+	s.Exec(lab.Command{Args: []string{"systemctl", "restart", "tallyd.service"}})
+	const advice = "nothing is extended until that is there again, or until the next boot"
+	s.until("it tried three times", func() bool { return strings.Count(s.log(), advice) >= 3 })
+	if s.running() {
+		s.t.Error("it runs, and is not admitted")
+	}
+	last := 0.0
+	for line := range strings.Lines(s.Shell("journalctl -b -o short-unix -u tallyd.service | grep -F '" + advice + "'")) {
+		at, err := strconv.ParseFloat(strings.Fields(line)[0], 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if at-last < 4 { // RestartSec=5, and more each time
+			s.t.Errorf("tried again after %.1f s", at-last)
+		}
+		last = at
+	}
+	s.measure("meanwhile")
+	s.Run("mv", "/run/armed", "/run/tallystick/guarded")
+	s.until("it runs", s.running)
+	s.check()
 }

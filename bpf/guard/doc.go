@@ -4,7 +4,7 @@
 //
 // [Arm] loads LSM programs, which deny it to everyone but the process that armed
 // them, and to a later process that executes the same program: see [Exec], which
-// comes first. [Guard.Seal] closes the report interfaces, until the next boot.
+// comes first, and [Keep] for when the program is upgraded. [Guard.Seal] closes the report interfaces, until the next boot.
 // Nothing takes a guard away again. [Guard.Denials] is what was denied, and to
 // whom.
 //

@@ -30,13 +30,18 @@ func Exec() error {
 	if in || err != nil {
 		return err
 	}
+	return execute(self)
+}
+
+// execute executes a file's program from memory.
+func execute(file string) error {
 	fd, err := memfd()
 	if err != nil {
 		return fmt.Errorf("guard: a program in memory: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd")
 	defer f.Close()
-	if err := fill(f); err != nil {
+	if err := fill(f, file); err != nil {
 		return fmt.Errorf("guard: a program in memory: %w", err)
 	}
 	err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), os.Args, os.Environ())
@@ -63,8 +68,8 @@ func memfd() (int, error) {
 	return fd, err
 }
 
-func fill(f *os.File) error {
-	exe, err := os.Open(self)
+func fill(f *os.File, file string) error {
+	exe, err := os.Open(file)
 	if err != nil {
 		return err
 	}

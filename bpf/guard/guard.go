@@ -76,6 +76,8 @@ func (g *Guard) Status() (*Status, error) {
 		s.Restart = "the helper's program has an interpreter, which would choose what else it loads: build it statically"
 	} else if !haveIMA() {
 		s.Restart = "the kernel makes no hashes of programs (CONFIG_IMA)"
+	} else if underSeccomp() {
+		s.Restart = "this process is under seccomp, and so will be the next (SystemCallFilter= of a service, and what implies it)"
 	}
 	for w, n := range state.Counts {
 		if n > 0 {

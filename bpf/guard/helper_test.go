@@ -29,6 +29,9 @@ import (
 // role is set in processes that a test starts, and says what they are.
 const role = "GUARD_ROLE"
 
+// keptFile is set for the roles keep and handed-over.
+const keptFile = "GUARD_KEPT"
+
 // deviceName is set for the role ioctl.
 const deviceName = "GUARD_DEVICE"
 
@@ -56,6 +59,16 @@ func TestMain(m *testing.M) {
 		var errno unix.Errno
 		errors.As(err, &errno)
 		os.Exit(int(errno))
+	case "keep": // itself; then the file's program comes in its place
+		err := errors.Join(guard.Exec(), guard.Keep(os.Getenv(keptFile)))
+		if err == nil && guard.ExecKept(os.Getenv(keptFile)) == nil {
+			err = errors.New("it executed itself anew")
+		}
+		if err != nil {
+			panic(err)
+		}
+	case "handed-over":
+		panic(errors.Join(guard.Exec(), guard.ExecKept(os.Getenv(keptFile))))
 	case "wait": // a process to be traced
 		io.ReadAll(os.Stdin)
 	}

@@ -32,10 +32,11 @@
 // IMA's records have the template hash in IMA's default hash (ima_hash=), for
 // which the kernel accepts an entry once for each PCR; in the list it is
 // ima.Entry's TemplateHash, whatever hash the list shows. Violations have no
-// digest. Where /proc/kallsyms does not tell addresses (kptr_restrict=2), the
-// record's digest is in the TPM's first bank, or SHA-1 without a TPM. A record is
-// made when the kernel has let go of the list, so those of entries made at once
-// by several processes may come in another order than the entries.
+// digest. Where /proc/kallsyms does not tell addresses (kptr_restrict=2, or a service
+// whose /proc has no such file), the record's digest is in the TPM's first bank, or
+// SHA-1 without a TPM. A record is made when the kernel has let go of the list, so
+// those of entries made at once by several processes may come in another order than
+// the entries.
 //
 // Names of processes are as they were at the measurement: a program that is
 // being executed still has its predecessor's. Process ids are those of the
@@ -45,8 +46,9 @@
 // # How, and what it takes
 //
 // It takes Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. IMA is tapped by two
-// kprobes (x86-64, arm64 and s390x, CONFIG_INTEGRITY_AUDIT), and where that fails
-// by fexit. A kernel that preempts itself misses calls with the latter: [Status]
+// kprobes (x86-64, arm64 and s390x, CONFIG_INTEGRITY_AUDIT), for which Debian's
+// kernels take CAP_SYS_ADMIN; else by two of ftrace's (CONFIG_FPROBE, which Debian's
+// have from 6.12), and where that fails too by fexit. A kernel that preempts itself misses calls with the latter: [Status]
 // counts them, and in case one woke nobody, Wait returns at a long interval too.
 // Registers take Linux 6.16, and are tapped by a raw tracepoint. tracefs is not
 // needed.

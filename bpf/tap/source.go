@@ -27,7 +27,11 @@ type Method string
 const (
 	// Kprobe probes the beginning and the end of a call. It misses none.
 	Kprobe Method = "kprobe"
-	// Fexit is a trampoline's program, where Kprobe cannot be had. A kernel that
+	// KprobeMulti does the same by way of ftrace (Linux 5.18, CONFIG_FPROBE), where
+	// no perf event can be had: Debian's kernels take CAP_SYS_ADMIN for one, while
+	// the sysctl kernel.perf_event_paranoid is 3.
+	KprobeMulti Method = "kprobe multi"
+	// Fexit is a trampoline's program, where neither can be had. A kernel that
 	// preempts itself misses calls with it, see Status.
 	Fexit Method = "fexit"
 	// RawTracepoint is how TSM is tapped.
@@ -37,7 +41,7 @@ const (
 // source is a tapped source: its programs and what attaches them.
 type source struct {
 	method   Method // "" if it is off
-	err      error  // why it is off, or not tapped by the better method
+	err      error  // why it is off, or not tapped by a better method
 	programs []*ebpf.Program
 	links    []link.Link
 }
@@ -82,20 +86,22 @@ type loader struct {
 }
 
 // attach adds a program to the source.
-func (l *loader) attach(s *source, name string, attach func(*ebpf.Program) (link.Link, error)) error {
-	err := l.tryAttach(s, name, attach)
+func (l *loader) attach(s *source, spec *ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) error {
+	err := l.tryAttach(s, spec.Copy(), attach)
 	if err != nil && confidential() {
 		return fmt.Errorf("%w: under lockdown=confidentiality no program reads the kernel's memory: %w", rtmr.ErrDenied, err)
 	}
 	return err
 }
 
-func (l *loader) tryAttach(s *source, name string, attach func(*ebpf.Program) (link.Link, error)) error {
-	spec := l.spec.Programs[name].Copy()
+func (l *loader) tryAttach(s *source, spec *ebpf.ProgramSpec, attach func(*ebpf.Program) (link.Link, error)) error {
 	for name, m := range l.maps {
 		if err := spec.Instructions.AssociateMap(name, m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
 			return err
 		}
+	}
+	if !hasKallsyms() {
+		zeroSymbols(spec.Instructions)
 	}
 	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{KernelTypes: l.kernel})
 	if err != nil {
@@ -110,6 +116,35 @@ func (l *loader) tryAttach(s *source, name string, attach func(*ebpf.Program) (l
 	return nil
 }
 
+// symbols are the kernel's, of which tap.c takes addresses.
+var symbols = []string{"ima_hash_algo_idx", "ima_hash_algo"}
+
+// hasKallsyms reports whether there are addresses to ask for. A service with
+// ProcSubset=pid has no such file, one with ProtectKernelTunables=yes may not read it.
+func hasKallsyms() bool {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+// zeroSymbols has the program find no kernel symbol, which it is written for: they
+// are weak. The library would load it so where the file tells zeros, but not where
+// it cannot be read (cilium/ebpf 0.22, resolveKsymReferences).
+func zeroSymbols(program asm.Instructions) {
+	for i, ins := range program {
+		if slices.Contains(symbols, ins.Reference()) {
+			zero := asm.LoadImm(ins.Dst, 0, asm.DWord)
+			if s := ins.Source(); s != nil {
+				zero = zero.WithSource(s)
+			}
+			program[i] = zero
+		}
+	}
+}
+
 // ima taps IMA by the one method, or where none is said by the first that works.
 func (l *loader) ima(only Method) (s source) {
 	if err := l.hasStruct("ima_template_entry", "IMA (CONFIG_IMA)"); err != nil {
@@ -118,13 +153,15 @@ func (l *loader) ima(only Method) (s source) {
 	for _, m := range []struct {
 		Method
 		tap func(*source) error
-	}{{Kprobe, l.kprobes}, {Fexit, l.fexit}} {
+	}{{Kprobe, l.kprobes(l.kprobe)}, {KprobeMulti, l.kprobes(l.kprobeMulti)}, {Fexit, l.fexit}} {
 		if only != "" && only != m.Method {
 			continue
 		}
 		err := m.tap(&s)
 		if err == nil {
-			s.method = m.Method
+			if s.method = m.Method; s.method == KprobeMulti {
+				s.err = nil // it is as good
+			}
 			return s
 		}
 		s.close()
@@ -141,38 +178,53 @@ func (l *loader) ima(only Method) (s source) {
 // for amd64 alone.
 var kprobeArchs = []string{"amd64", "arm64", "s390x"}
 
-func (l *loader) kprobes(s *source) error {
-	if !slices.Contains(kprobeArchs, runtime.GOARCH) {
-		return &rtmr.NotSupportedError{Feature: "place known for a function's arguments (" + runtime.GOARCH + ")"}
+// kprobes probes the beginning and the end of the call, each by the given function.
+func (l *loader) kprobes(probe func(s *source, name, function string) error) func(*source) error {
+	return func(s *source) error {
+		if !slices.Contains(kprobeArchs, runtime.GOARCH) {
+			return &rtmr.NotSupportedError{Feature: "place known for a function's arguments (" + runtime.GOARCH + ")"}
+		}
+		pending, err := ebpf.NewMap(l.spec.Maps[tapMapPending])
+		if err != nil {
+			const feature = "BPF task storage (Linux 5.11)"
+			return explain(fmt.Errorf("task storage: %w", err), feature,
+				kernel.Need{Feature: feature, Probe: func() error { return features.HaveMapType(ebpf.TaskStorage) }})
+		}
+		defer pending.Close() // the programs keep it
+		l.maps[tapMapPending] = pending
+		defer delete(l.maps, tapMapPending)
+		// The end first, so that no beginning is left without.
+		if err := probe(s, tapProgImaEnd, "integrity_audit_msg"); err != nil {
+			return err
+		}
+		return probe(s, tapProgImaBegin, "ima_add_template_entry")
 	}
-	pending, err := ebpf.NewMap(l.spec.Maps[tapMapPending])
-	if err != nil {
-		const feature = "BPF task storage (Linux 5.11)"
-		return explain(fmt.Errorf("task storage: %w", err), feature,
-			kernel.Need{Feature: feature, Probe: func() error { return features.HaveMapType(ebpf.TaskStorage) }})
-	}
-	defer pending.Close() // the programs keep it
-	l.maps[tapMapPending] = pending
-	defer delete(l.maps, tapMapPending)
-	// The end first, so that no beginning is left without.
-	if err := l.kprobe(s, tapProgImaEnd, "integrity_audit_msg"); err != nil {
-		return err
-	}
-	return l.kprobe(s, tapProgImaBegin, "ima_add_template_entry")
 }
 
 func (l *loader) kprobe(s *source, name, function string) error {
-	err := l.attach(s, name, func(p *ebpf.Program) (link.Link, error) {
+	return probed(function, "kprobes (CONFIG_KPROBE_EVENTS)", l.attach(s, l.spec.Programs[name], func(p *ebpf.Program) (link.Link, error) {
 		return link.Kprobe(function, p, nil)
-	})
+	}))
+}
+
+func (l *loader) kprobeMulti(s *source, name, function string) error {
+	spec := l.spec.Programs[name].Copy()
+	spec.AttachType = ebpf.AttachTraceKprobeMulti
+	return probed(function, "kprobes by ftrace (Linux 5.18, CONFIG_FPROBE)", l.attach(s, spec, func(p *ebpf.Program) (link.Link, error) {
+		return link.KprobeMulti(p, link.KprobeMultiOptions{Symbols: []string{function}})
+	}))
+}
+
+// probed explains the error of probing a function.
+func probed(function, feature string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &rtmr.NotSupportedError{Feature: "function " + function, Err: err}
 	}
-	return explain(err, "kprobes (CONFIG_KPROBE_EVENTS)", kernel.Type("BPF programs of type KPROBE", ebpf.Kprobe))
+	return explain(err, feature, kernel.Type("BPF programs of type KPROBE", ebpf.Kprobe))
 }
 
 func (l *loader) fexit(s *source) error {
-	err := l.attach(s, tapProgImaFexit, func(p *ebpf.Program) (link.Link, error) {
+	err := l.attach(s, l.spec.Programs[tapProgImaFexit], func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	})
 	return explain(err, "BPF trampolines", kernel.Type("BPF programs of type TRACING", ebpf.Tracing))
@@ -182,7 +234,7 @@ func (l *loader) tsm() (s source) {
 	if err := l.hasStruct("tsm_measurement_register", "measurement registers in sysfs (Linux 6.16, CONFIG_TSM_MEASUREMENTS)"); err != nil {
 		return source{err: err}
 	}
-	err := l.attach(&s, tapProgTsmWrite, func(p *ebpf.Program) (link.Link, error) {
+	err := l.attach(&s, l.spec.Programs[tapProgTsmWrite], func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: "tsm_mr_write", Program: p})
 	})
 	if err != nil {

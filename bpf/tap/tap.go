@@ -33,8 +33,8 @@ type Options struct {
 	// Buffer is how many records wait for Next; 1024 if 0. Further ones are lost.
 	Buffer int
 
-	// IMA is the one method by which IMA is to be tapped, Kprobe or Fexit; the
-	// first that works if "".
+	// IMA is the one method by which IMA is to be tapped, Kprobe, KprobeMulti or
+	// Fexit; the first that works if "".
 	IMA Method
 }
 
@@ -44,6 +44,7 @@ type Tap struct {
 	poll, recheck time.Duration
 	sources       [numSources]source
 	wake          [numSources]chan struct{}
+	woken         [numSources]atomic.Uint64 // how often Wait returned by wake
 	dropped       [numSources]atomic.Uint64 // records for which Buffer had no room
 
 	ring     *ebpf.Map
@@ -64,7 +65,7 @@ type Status struct {
 	Source Source
 	// Method is how it is tapped; "" if it is not.
 	Method Method
-	// Err is why it is not tapped, or for IMA by fexit, why not by kprobe. It is
+	// Err is why it is not tapped, or for IMA by fexit, why not by kprobes. It is
 	// rtmr.ErrNotSupported where the kernel lacks something, the source itself
 	// or what tapping it takes, and rtmr.ErrDenied where this process may not.
 	Err error
@@ -74,10 +75,13 @@ type Status struct {
 	// Measured is how many measurements were seen, and Lost for how many of them
 	// there is no record, because the ring or the buffer was full.
 	Measured, Lost uint64
+	// Woken is how often Wait returned because something was measured, and not
+	// because an interval ended.
+	Woken uint64
 	// Missed is how many calls at most the kernel did not run a program for, so
 	// that nobody knows whether they measured. They count neither as measured nor
 	// as lost. With Fexit they occur where a kernel preempts a task within a program
-	// and others measure meanwhile on the same processor; with Kprobe hardly ever.
+	// and others measure meanwhile on the same processor; with the others hardly ever.
 	Missed uint64
 }
 
@@ -86,7 +90,7 @@ func (s Status) String() string {
 	if s.Method == "" {
 		return fmt.Sprintf("%s: not tapped, polling every %v: %v", s.Source, s.Poll, s.Err)
 	}
-	text := fmt.Sprintf("%s: tapped by %s, %d measured, %d records lost", s.Source, s.Method, s.Measured, s.Lost)
+	text := fmt.Sprintf("%s: tapped by %s, %d measured, %d times woken, %d records lost", s.Source, s.Method, s.Measured, s.Woken, s.Lost)
 	if s.Missed > 0 {
 		text += fmt.Sprintf(", %d calls missed", s.Missed)
 	}
@@ -117,8 +121,8 @@ func Open(opts Options) (*Tap, error) {
 	if n := opts.Ring; n != 0 && (n < os.Getpagesize() || n&(n-1) != 0 || n > 1<<30) {
 		return nil, fmt.Errorf("open tap: a ring of %d bytes, expected a power of two, %d or more", n, os.Getpagesize())
 	}
-	if m := opts.IMA; m != "" && m != Kprobe && m != Fexit {
-		return nil, fmt.Errorf("open tap: IMA by %q, expected %s or %s", m, Kprobe, Fexit)
+	if m := opts.IMA; m != "" && m != Kprobe && m != KprobeMulti && m != Fexit {
+		return nil, fmt.Errorf("open tap: IMA by %q, expected %s, %s or %s", m, Kprobe, KprobeMulti, Fexit)
 	}
 	spec, err := loadTap()
 	if err != nil {
@@ -263,6 +267,7 @@ func (t *Tap) Wait(ctx context.Context, s Source) error {
 	defer timer.Stop()
 	select {
 	case <-t.wake[s]:
+		t.woken[s].Add(1)
 		return nil
 	case <-timer.C:
 		return nil
@@ -333,6 +338,7 @@ func (t *Tap) status() []Status {
 		c := t.counts(Source(i))
 		recursed, err := s.missed()
 		all[i].Measured = c.Measured
+		all[i].Woken = t.woken[i].Load()
 		all[i].Lost = c.Lost + t.dropped[i].Load()
 		all[i].Missed = c.Missed + recursed
 		if err := errors.Join(t.readError(), err); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 
 	"tallystick/bpf"
@@ -15,8 +16,9 @@ import (
 	"tallystick/rtmr"
 )
 
-// enterMemory executes this program again from memory, if a guard may have to know it.
-func (s *service) enterMemory() error {
+// enterMemory executes this program again from memory, if a guard may have to know
+// it; or the version that armed the guard, where one runs that does not admit this one.
+func (s *service) enterMemory(log *slog.Logger) error {
 	switch s.guard {
 	case "yes", "no", "auto":
 	default:
@@ -32,8 +34,19 @@ func (s *service) enterMemory() error {
 	if err != nil && s.guard == "auto" && !s.seal {
 		return nil // arm says that there is no guard, and why
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	err = guard.Admitted()
+	if !errors.Is(err, guard.ErrNotAdmitted) {
+		return nil // arm says what else is in the way, if there is to be a guard
+	}
+	log.Warn("the guard does not admit this program: executing the one that armed it; this one will run after the next boot", "kept", s.kept(), "reason", err)
+	return fmt.Errorf("%w; %w: nothing is extended until that is there again, or until the next boot", err, guard.ExecKept(s.kept()))
 }
+
+// kept is where the program that armed the guard is kept.
+func (s *service) kept() string { return filepath.Join(s.state, "guarded") }
 
 // guarding is what became of the guard.
 type guarding struct {
@@ -90,6 +103,9 @@ func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
+	}
+	if err := guard.Keep(s.kept()); err != nil {
+		log.Warn("an upgraded program will have none to hand over to, and not be admitted", "error", err)
 	}
 	go logDenials(ctx, g, log)
 	if s.seal {

@@ -93,7 +93,7 @@ func (s *service) run(ctx context.Context) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if err := s.enterMemory(); err != nil {
+	if err := s.enterMemory(log); err != nil {
 		return err
 	}
 	tapped, err := tap.Open(tap.Options{Poll: s.poll}) // before anything is read
@@ -168,7 +168,11 @@ func sayTap(t *tap.Tap, log *slog.Logger) (others bool) {
 			log.Info("tap", "source", s.Source, "polled every", s.Poll, "reason", s.Err)
 			continue
 		}
-		log.Info("tap", "source", s.Source, "method", s.Method)
+		if s.Err != nil { // by the second best
+			log.Info("tap", "source", s.Source, "method", s.Method, "reason", s.Err)
+		} else {
+			log.Info("tap", "source", s.Source, "method", s.Method)
+		}
 		others = others || s.Source == tap.TSM
 	}
 	return others

@@ -18,6 +18,7 @@ installkernel() {
 install() {
 	inst_multiple -o /usr/bin/tallyd /etc/default/tallyd \
 		"$systemdsystemunitdir/tallyd.service" "$systemdsystemunitdir/tallyd.socket" \
+		/etc/systemd/system/tallyd.service.d/*.conf \
 		"$systemdsystemunitdir/modprobe@.service" "$systemdsystemunitdir/sys-kernel-config.mount"
 	$SYSTEMCTL -q --root "$initdir" enable tallyd.service tallyd.socket
 }
