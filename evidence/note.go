@@ -26,11 +26,14 @@ type Note struct {
 	About json.RawMessage // an object
 }
 
-// Routine reports whether the note tells of nothing that went otherwise than it should:
-// that what follows are extends by others, that a helper stopped with all extended.
-func (n *Note) Routine() bool {
-	return n.Kind == "others" || n.Kind == "stopped"
-}
+// Notes that tell of nothing that went otherwise than it should.
+const (
+	NoteOthers  = "others"  // so many entries that follow are extends by others
+	NoteStopped = "stopped" // a helper stopped, and all before this was extended
+)
+
+// Routine reports whether it is one of those.
+func (n *Note) Routine() bool { return n.Kind == NoteOthers || n.Kind == NoteStopped }
 
 // noteMagic begins a note's event data, and a zero byte ends its kind.
 const noteMagic = "Tallystick Note\x00"

@@ -3,7 +3,6 @@
 package guest
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"tallystick/evidence"
@@ -45,20 +44,20 @@ func (b *base) add(reg rtmr.Register, value bank) {
 // names are the registers of which the base tells.
 func (b *base) names() []rtmr.Register { return (*evidence.Base)(b).Names() }
 
-// noteMagic begins a note's event data.
-const noteMagic = "Tallystick Note\x00"
-
 // noteOf is something that extends nothing: EV_NO_ACTION with a kind and JSON.
 func noteOf(kind string, about any) (rtmr.Measurement, error) {
 	text, err := json.Marshal(about)
-	return rtmr.Measurement{NoAction: true, Entry: note(noteMagic + kind + "\x00" + string(text))}, err
+	n := evidence.Note{Kind: kind, About: text}
+	return rtmr.Measurement{NoAction: true, Entry: note(n.EventData())}, err
 }
 
 // parseNote returns what a note says; ok is false for any other record.
-func parseNote(m rtmr.Measurement) (kind string, about []byte, ok bool) {
-	text, ok := bytes.CutPrefix(m.Entry.Data(), []byte(noteMagic))
-	name, about, ended := bytes.Cut(text, []byte{0})
-	return string(name), about, ok && ended && m.NoAction
+func parseNote(m rtmr.Measurement) (n evidence.Note, ok bool) {
+	if !m.NoAction {
+		return n, false
+	}
+	n, ok, err := evidence.ParseNote(m.Entry.Data())
+	return n, ok && err == nil
 }
 
 // note is the data of an event that extends nothing.

@@ -633,7 +633,7 @@ func (e *Extender) Undecided(m rtmr.Measurement) error {
 }
 
 // stopped is a note's kind: all of the journal before it is in the registers.
-const stopped = "stopped"
+const stopped = evidence.NoteStopped
 
 // Stop journals that nothing is behind, if that is so, and lets go as Close does. So if
 // others extend before the journal is opened again, nothing of ours is in doubt.

@@ -278,7 +278,8 @@ func (h *Helper) incident(kind string, about any) rtmr.Measurement {
 	info, ok := h.description(h.place(pcr10))
 	m := rtmr.Measurement{Entry: appEntry{kind, data}}
 	if !ok || !info.Writable || h.kernelExtends {
-		m.NoAction, m.Entry = true, note(noteMagic+strings.TrimPrefix(kind, OwnType)+"\x00"+string(data))
+		n := evidence.Note{Kind: strings.TrimPrefix(kind, OwnType), About: data}
+		m.NoAction, m.Entry = true, note(n.EventData())
 		return m
 	}
 	m.Register = info.Register

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"tallystick/evidence"
 	"tallystick/rtmr"
 )
 
@@ -43,7 +44,7 @@ func (e otherEntry) Verify(rtmr.Digest) (rtmr.Check, []byte) { return rtmr.Canno
 // theirs is a note's kind, and theirsAbout what it says: so many records of a register
 // that follow are of extends by others. Those, unlike ours, were in the register before
 // they were in the journal.
-const theirs = "others"
+const theirs = evidence.NoteOthers
 
 type theirsAbout struct {
 	Register rtmr.Register `json:"register"`

@@ -38,7 +38,7 @@ func (p *past) add(m rtmr.Measurement) {
 		p.trail.Add(entry.Inner().(*ima.Entry))
 	case cel.ContentPCClient:
 		if m.NoAction {
-			p.note(entry.Data())
+			p.note(m)
 		} else {
 			p.events++
 		}
@@ -59,18 +59,14 @@ func (p *past) add(m rtmr.Measurement) {
 }
 
 // note takes a note. One of a takeover says where the entries behind it begin.
-func (p *past) note(data []byte) {
-	text, ok := bytes.CutPrefix(data, []byte(noteMagic))
-	if !ok {
-		return
-	}
-	kind, about, _ := bytes.Cut(text, []byte{0})
-	switch string(kind) {
+func (p *past) note(m rtmr.Measurement) {
+	n, _ := parseNote(m)
+	switch n.Kind {
 	case strings.TrimPrefix(evidence.LeftOutType, OwnType):
-		p.leftOut(about)
+		p.leftOut(n.About)
 	case takenOver:
 		var t takeover
-		if json.Unmarshal(about, &t) == nil {
+		if json.Unmarshal(n.About, &t) == nil {
 			p.skipped, p.trail = t.Entries, nil
 			p.lost = p.lost || t.Lost
 		}

@@ -161,12 +161,12 @@ func (r *recovery) add(m rtmr.Measurement) error {
 
 // note takes a note.
 func (r *recovery) note(m rtmr.Measurement) error {
-	kind, about, ok := parseNote(m)
+	n, ok := parseNote(m)
 	if !ok {
 		return nil
 	}
-	r.notes[kind] = true
-	switch kind {
+	r.notes[n.Kind] = true
+	switch n.Kind {
 	case stopped:
 		r.stoppedAt = r.records
 		for _, s := range r.registers {
@@ -178,8 +178,8 @@ func (r *recovery) note(m rtmr.Measurement) error {
 		return nil
 	}
 	var told theirsAbout
-	if err := json.Unmarshal(about, &told); err != nil {
-		return fmt.Errorf("record %d: note %q: %w", r.records-1, kind, err)
+	if err := json.Unmarshal(n.About, &told); err != nil {
+		return fmt.Errorf("record %d: note %q: %w", r.records-1, n.Kind, err)
 	}
 	if reg := r.registers[told.Register]; reg != nil {
 		reg.theirs = told.Count
