@@ -93,14 +93,15 @@ func (s *service) ticks() int {
 	return user + system
 }
 
-// idles fails the test if the service takes more than half of a processor, emulated
-// and shared as that is: who tries again without a pause takes all of it.
+// idles fails the test if the service takes all of a processor, as one does that tries
+// again without a pause. What an emulated one takes is not told more exactly: its time
+// goes on while the host lets others run.
 func (s *service) idles() {
 	s.t.Helper()
 	const seconds = 2
 	before := s.ticks()
 	s.Run("sleep", strconv.Itoa(seconds))
-	if used := s.ticks() - before; used > 100*seconds/2 {
+	if used := s.ticks() - before; used > 95*seconds {
 		s.t.Errorf("%s: %d ms of a processor in %d s", s.device, 10*used, seconds)
 	}
 }
@@ -166,8 +167,9 @@ func full(s *service) {
 	s.idles()
 	s.kill()
 	journal := s.state + "/journal.cel"
-	s.Run("cp", "-p", journal, journal+".copy") // without what the dead one had reserved
-	s.Run("mv", journal+".copy", journal)
+	s.Run("cp", journal, "/tmp/journal") // without what the dead one had reserved
+	s.Run("rm", journal)
+	s.Run("cp", "/tmp/journal", journal)
 	s.Shell(fill)
 	s.run()
 	noRoom()
