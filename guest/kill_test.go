@@ -35,7 +35,6 @@ import (
 	"tallystick/ima"
 	"tallystick/internal/imagen"
 	"tallystick/lab"
-	"tallystick/lab/setup"
 	"tallystick/rtmr"
 	"tallystick/rtmr/tdx"
 	"tallystick/rtmr/tpm"
@@ -1013,11 +1012,8 @@ func TestLab(t *testing.T) {
 				"/guest/guest.test":        lab.BuildTest(t, "./guest", c.Kernel, "faults"),
 				"/fixtures/" + bootFixture: fixture(t, bootFixture),
 			}
-			switch c.device {
-			case "tpm":
+			if c.device == "tpm" {
 				maps.Copy(c.Files, lab.HostProgram(t, "swtpm"))
-			case "tdx":
-				c.Files["/labtsm.ko"] = labtsm(t, c.Kernel)
 			}
 			g := c.Machine.Start(t)
 			for left := labKills(); left > 0; left -= 100 { // an answer takes five minutes at most
@@ -1036,25 +1032,4 @@ func TestLab(t *testing.T) {
 			g.Stop()
 		})
 	}
-}
-
-// labtsm is the module for the kernel, which the machine has loaded already.
-func labtsm(t *testing.T, series string) []byte {
-	t.Helper()
-	kernel, err := setup.FindKernel(series)
-	if missing := (*setup.MissingError)(nil); errors.As(err, &missing) {
-		t.Skipf("no lab: %v", missing)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := lab.BuildTSM(kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
 }

@@ -87,7 +87,7 @@ func addSmall(root string, put func(string, []byte) error, p *parts) error {
 	return nil
 }
 
-// addPrograms adds busybox under each of its names, and labtpm.
+// addPrograms adds busybox under each of its names, labtpm, and labtsm's file.
 func addPrograms(root string, put func(string, []byte) error, p *parts) error {
 	busybox, err := os.ReadFile(p.busybox)
 	if err != nil {
@@ -98,6 +98,11 @@ func addPrograms(root string, put func(string, []byte) error, p *parts) error {
 	}
 	if err := put("/lab/bin/labtpm", p.labtpm); err != nil {
 		return err
+	}
+	if p.labtsm != nil {
+		if err := put(TSMModule, p.labtsm); err != nil {
+			return err
+		}
 	}
 	own, err := setup.Program("/bin/busybox") // which can be run here
 	if err != nil {

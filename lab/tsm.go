@@ -15,6 +15,9 @@ const TSMDir = "/sys/devices/virtual/misc/tdx_guest/measurements/"
 // TSMParams is the folder of labtsm's parameters: "fail", "fail_late", ..
 const TSMParams = "/sys/module/labtsm/parameters/"
 
+// TSMModule is labtsm's file in a guest that has it, to be loaded again.
+const TSMModule = "/lab/labtsm.ko"
+
 //go:embed labtsm
 var labtsm embed.FS
 

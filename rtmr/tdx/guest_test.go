@@ -95,7 +95,7 @@ func load(t testing.TB, params string) {
 	if err := unix.DeleteModule("labtsm", 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		t.Fatal(err)
 	}
-	f, err := os.Open(module)
+	f, err := os.Open(lab.TSMModule)
 	if err != nil {
 		t.Fatal(err)
 	}

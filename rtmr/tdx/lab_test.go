@@ -10,42 +10,28 @@ import (
 	"testing"
 
 	"tallystick/lab"
-	"tallystick/lab/setup"
 )
-
-// module is labtsm's file in the guest.
-const module = "/labtsm.ko"
 
 // TestLab runs the tests of guest_test.go in a machine that has labtsm in place of
 // the driver tdx_guest.
 func TestLab(t *testing.T) {
-	if _, err := os.Stat(module); err == nil {
+	if _, err := os.Stat(lab.TSMModule); err == nil {
 		inGuest(t)
 		return
 	}
 	m := lab.Machine{Kernel: "7.3", Firmware: lab.SeaBIOS, TPM: lab.NoTPM, TSM: true, Files: map[string][]byte{}}
 	g := m.Start(t)
-	kernel, err := setup.FindKernel(m.Kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ko, err := lab.BuildTSM(kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
 	program := filepath.Join(t.TempDir(), "tdx.test")
 	build := exec.Command("go", "test", "-c", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for to, from := range map[string]string{module: ko, "/tdx.test": program} {
-		content, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.Put(to, content)
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
 	}
+	g.Put("/tdx.test", content)
 	r := g.Exec(lab.Command{Args: []string{"/tdx.test", "-test.v"}})
 	out := string(r.Stdout) + string(r.Stderr)
 	t.Logf("%s\n%s", g.Release(), out)
