@@ -21,6 +21,7 @@ const (
 type basis struct {
 	entry  int // of the base in the journal
 	reason string
+	reset  bool // the value was the register's at a reset
 	value  []byte
 	events int // that were folded
 }
@@ -98,7 +99,7 @@ func addBases(bases map[rtmr.Selected]*basis, m *rtmr.Measurement, history map[r
 			if !alg.Available() {
 				continue
 			}
-			b := &basis{entry: m.Index, reason: base.Reason, value: slices.Clone(value)}
+			b := &basis{entry: m.Index, reason: base.Reason, reset: isReset(register, alg, value), value: slices.Clone(value)}
 			before := history[register]
 			for _, digests := range before[len(before)-min(max(base.Behind[register], 0), len(before)):] {
 				for _, d := range digests {
@@ -111,6 +112,11 @@ func addBases(bases map[rtmr.Selected]*basis, m *rtmr.Measurement, history map[r
 		}
 	}
 	return nil
+}
+
+// isReset reports whether a register holds what it does after a reset.
+func isReset(r rtmr.Register, alg rtmr.Alg, value []byte) bool {
+	return alg.Available() && bytes.Equal(value, r.ResetValue(alg))
 }
 
 func cloneDigests(digests []rtmr.Digest) (out []rtmr.Digest) {
@@ -134,6 +140,10 @@ func (b *basis) finding(log int, path string) *findingReport {
 		f.Kind = foreignExtend
 		when = fmt.Sprintf("at its entry %d, when others had extended it", b.entry)
 		what = "what they extended is in no log"
+	}
+	if b.reset && b.reason == evidence.Foreign {
+		when = fmt.Sprintf("at its entry %d, when it had been reset", b.entry)
+		what = "nothing that was extended before is in it any more"
 	}
 	if b.events == 0 {
 		f.Text = fmt.Sprintf("%s says that the register had the quoted value %s: %s", path, when, what)

@@ -400,6 +400,11 @@ func TestBundleForeign(t *testing.T) {
 			g.IMA(t, list("/bin/after"), rtmr2)
 			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: before, Behind: map[rtmr.Register]int{rtmr2: 1}})
 		}, "foreign", 5, true, "folds on to the quoted value by 1 event", true},
+		"and by a reset": {func(g *testlogs.Guest, b *evidence.Bundle) {
+			g.Device = rtmr.NewMemory([]rtmr.Alg{rtmr.SHA384}, rtmrs()...)
+			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: rtmr.Values{rtmr.SHA384: {rtmr2: make([]byte, 48)}}})
+			g.IMA(t, list("/bin/after"), rtmr2)
+		}, "foreign", 4, true, "the register had at its entry 4, when it had been reset, it folds on to the quoted value by 1 event: nothing that was extended before is in it any more", false},
 		"and nothing after": {func(g *testlogs.Guest, b *evidence.Bundle) {
 			if err := g.Device.Extend(t.Context(), rtmr2, digest); err != nil {
 				t.Fatal(err)

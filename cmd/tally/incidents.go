@@ -61,7 +61,7 @@ func (in *incidents) take(m *rtmr.Measurement) {
 		return
 	}
 	if b, ok, err := evidence.ParseBase(e.Data()); ok && err == nil && b.Reason == evidence.Foreign {
-		in.add(m, "base", fmt.Sprintf("others extended %v, and by what is not known%s", b.Names(), unknownText(&b)))
+		in.add(m, "base", movedText(&b)+unknownText(&b))
 	}
 	if n, ok, err := evidence.ParseNote(e.Data()); ok && err == nil && !n.Routine() {
 		in.add(m, n.Kind, string(n.About))
@@ -81,6 +81,32 @@ func (in *incidents) takeOwn(m *rtmr.Measurement, e *cel.Entry) {
 			in.add(m, "unbound", e.Type()+": nothing ties these words to the digest: "+string(e.Data()))
 		}
 	}
+}
+
+// movedText says which registers others extended, or had reset.
+func movedText(b *evidence.Base) string {
+	var moved, reset []string
+	for _, r := range b.Names() {
+		at := true
+		for alg, values := range b.Registers {
+			if value, ok := values[r]; ok && !isReset(r, alg, value) {
+				at = false
+			}
+		}
+		if at {
+			reset = append(reset, r.String())
+		} else {
+			moved = append(moved, r.String())
+		}
+	}
+	var texts []string
+	if len(moved) > 0 {
+		texts = append(texts, "others extended "+strings.Join(moved, ", ")+", and by what is not known")
+	}
+	if len(reset) > 0 {
+		texts = append(texts, strings.Join(reset, ", ")+" had been reset")
+	}
+	return strings.Join(texts, "; ")
 }
 
 func unknownText(b *evidence.Base) (text string) {
@@ -124,7 +150,7 @@ func (in *incidents) sentence(path string) string {
 		case "other":
 			kinds = append(kinds, count(n, "extend", "extends")+" by other processes than the helper")
 		case "base":
-			kinds = append(kinds, count(n, "time", "times")+" that others extended what is in no log")
+			kinds = append(kinds, count(n, "time", "times")+" that others extended what is in no log, or that registers were reset")
 		case "unbound":
 			kinds = append(kinds, count(n, "entry", "entries")+" whose words nothing ties to the digest")
 		default:

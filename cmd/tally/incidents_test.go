@@ -62,9 +62,9 @@ func TestIncidents(t *testing.T) {
 			map[string]int{"unbound": 1}, []incidentJSON{{4, "unbound", "rtmr2", `container: nothing ties these words to the digest: {"name":"nginx, sealed"}`}}}},
 		"a base that changes nothing": {func(g *testlogs.Guest) {
 			g.Base(t, &evidence.Base{Reason: evidence.Foreign, Registers: g.Values(t), Unknown: map[rtmr.Register]int{rtmr2: 2}})
-		}, "cel-journal itself tells of 1 time that others extended what is in no log", incidentsJSON{
+		}, "cel-journal itself tells of 1 time that others extended what is in no log, or that registers were reset", incidentsJSON{
 			map[string]int{"base": 1}, []incidentJSON{{4, "base", "",
-				"others extended [rtmr0 rtmr1 rtmr2 rtmr3], and by what is not known; of the last 2 in rtmr2 it is not known whether they were extended"}}}},
+				"others extended rtmr0, rtmr1, rtmr2, and by what is not known; rtmr3 had been reset; of the last 2 in rtmr2 it is not known whether they were extended"}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, b := tdGuest(t)

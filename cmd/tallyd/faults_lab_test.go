@@ -239,7 +239,8 @@ func tpmGone(s *service) {
 	s.caughtUp()
 	nonce, bundle := s.evidence()
 	args := append(s.trust(), "--nonce", nonce)
-	said := s.tally(0, "reconcile", bundle, args, "RECONCILED: ")
+	// What was measured before the reset is in the journal, and not measured again.
+	said := s.tally(1, "reconcile", bundle, args, "DIVERGED: ", "pcr10, ", " had been reset")
 	s.t.Logf("%+v\n%s", s.status().Recovery, said)
 }
 
@@ -262,7 +263,7 @@ func moduleGone(s *service) {
 	s.run()
 	s.caughtUp()
 	nonce, bundle := s.evidence()
-	s.t.Logf("%+v\n%s", s.status().Recovery, s.tally(1, "reconcile", bundle, append(s.trust(), "--nonce", nonce), "DIVERGED: ", "others"))
+	s.t.Logf("%+v\n%s", s.status().Recovery, s.tally(1, "reconcile", bundle, append(s.trust(), "--nonce", nonce), "DIVERGED: ", "rtmr2 had been reset"))
 }
 
 // flippedJournal alters the journal while no service runs: it is kept aside, and told
