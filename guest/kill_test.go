@@ -1020,7 +1020,7 @@ func TestLab(t *testing.T) {
 				r := g.Exec(lab.Command{
 					Args: []string{"/guest/guest.test", "-test.v", "-test.run", "^TestKilled$"},
 					Env: []string{envKind + "=" + c.device, fmt.Sprintf("%s=%d", envKills, min(left, 100)),
-						envPoints + "=" + strings.Join(points(t), ","), envModule + "=/labtsm.ko", "TMPDIR=/run"},
+						envPoints + "=" + strings.Join(points(t), ","), envModule + "=" + lab.TSMModule, "TMPDIR=/run"},
 					Dir: "/guest",
 				})
 				out := string(r.Stdout) + string(r.Stderr)
