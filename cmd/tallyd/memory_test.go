@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,4 +86,35 @@ func peak(t *testing.T, pid int) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// Where nothing was measured yet the service is ready within a second of its start.
+func TestReady(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeList(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "state", "tallyd.sock")
+	cmd := exec.Command(goBuild(t, "../tallyd"), "run", "--device", "memory", "--root", dir, "--state", filepath.Join(dir, "state"))
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for {
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatal("not in a minute")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	ready := time.Since(began)
+	t.Logf("ready after %v", ready)
+	if ready > time.Second {
+		t.Error("expected a second at most")
+	}
 }
