@@ -99,6 +99,10 @@ type follower struct {
 	list  *List
 	spool *spool
 	whole bool // the copy has all that was delivered
+
+	// What was read for which the copy had no room, and the gap before it.
+	waiting []rtmr.Measurement
+	before  error
 }
 
 // follow goes on behind entries that were delivered before; or, where nobody else
@@ -164,15 +168,19 @@ func (f *follower) restore(ctx context.Context, delivered, missing Trail) error 
 func (f *follower) next(n int) (batch []rtmr.Measurement, size int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	trail, at := f.list.trail, f.list.place
-	batch, err = f.list.Next(n)
+	batch, err = f.waiting, f.before
+	if len(batch) == 0 {
+		batch, err = f.list.Next(n)
+	}
 	if len(batch) > 0 && f.whole {
 		if full := f.spool.append(f.list.Raw()); full != nil {
-			f.list.Close() // to have them again
-			f.list.trail, f.list.place = trail, at
-			return nil, f.spool.size, errors.Join(err, full)
+			// Not to be read again at each try, nor the list kept open till then.
+			f.list.Close()
+			f.waiting, f.before = batch, err
+			return nil, f.spool.size, full
 		}
 	}
+	f.waiting, f.before = nil, nil
 	return batch, f.spool.size, err
 }
 
