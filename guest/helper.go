@@ -208,8 +208,19 @@ func (h *Helper) measureBoot(ctx context.Context, p *past) (err error) {
 		return h.measureOwn(ctx, p)
 	}
 	fault.Point("mirror.before")
-	_, err = h.extender.Extend(ctx, batch...)
+	err = h.extendBoot(ctx, batch)
 	fault.Point("mirror.after")
+	return err
+}
+
+// extendBoot extends what the boot is measured by. What of it is journaled, all of it, and
+// cannot be extended is tried again by Run: no register keeps the helper from its start.
+func (h *Helper) extendBoot(ctx context.Context, batch []rtmr.Measurement) error {
+	n, err := h.extender.Extend(ctx, batch...)
+	if err != nil && n == len(batch) {
+		h.cfg.Log.Error("the boot's measurements are journaled, and not all are extended", "error", err)
+		return nil
+	}
 	return err
 }
 
@@ -251,12 +262,16 @@ func (h *Helper) begin(ctx context.Context) error {
 
 // tellHeadless tells that the list was trimmed before any helper read it.
 func (h *Helper) tellHeadless(ctx context.Context, first *ima.Entry) error {
-	if _, ok := first.BootAggregate(); ok || h.past.skipped > 0 || len(h.past.trail) > 0 {
+	if _, ok := first.BootAggregate(); ok || h.past.gap || h.past.skipped > 0 || len(h.past.trail) > 0 {
 		return nil
 	}
 	const text = "the IMA list does not begin with boot_aggregate: it was trimmed before it was read"
 	h.cfg.Log.Error("measurements are missing", "error", text)
-	_, err := h.extender.Extend(ctx, h.incident(evidence.GapType, gapData{0, text}))
+	n, err := h.extender.Extend(ctx, h.incident(evidence.GapType, gapData{0, text}))
+	if n == 1 { // if it is not extended now, Run does
+		h.past.gap = true
+		return nil
+	}
 	return err
 }
 

@@ -325,9 +325,8 @@ func (h *Helper) measureOwn(ctx context.Context, p *past) error {
 		return err
 	}
 	end := h.ownMeasurement(OwnEvent{ownEnd, endPCR, data})
-	_, err = h.extender.Extend(ctx, append(batch, end)...)
 	h.cfg.Log.Info("own events", "events", types)
-	return err
+	return h.extendBoot(ctx, append(batch, end))
 }
 
 // ownMeasurement returns the event as a measurement, with a digest for each bank.

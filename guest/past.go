@@ -22,6 +22,7 @@ type past struct {
 	events  int                         // of the firmware's log
 	own     map[string]bool             // types of own events,
 	ownDone bool                        // which are all
+	gap     bool                        // a gap was told of
 	lost    bool                        // a journal of this boot was lost
 	over    *takeover                   // what has to be found out
 	keys    map[string]rtmr.Measurement // of applications' measurements
@@ -48,6 +49,7 @@ func (p *past) add(m rtmr.Measurement) {
 		case kind == evidence.LeftOutType:
 			p.leftOut(entry.Data())
 		case kind == evidence.GapType:
+			p.gap = true
 		case kind == ownEnd:
 			p.ownDone = true
 		case strings.HasPrefix(kind, OwnType):
@@ -64,6 +66,8 @@ func (p *past) note(m rtmr.Measurement) {
 	switch n.Kind {
 	case strings.TrimPrefix(evidence.LeftOutType, OwnType):
 		p.leftOut(n.About)
+	case strings.TrimPrefix(evidence.GapType, OwnType):
+		p.gap = true
 	case takenOver:
 		var t takeover
 		if json.Unmarshal(n.About, &t) == nil {
