@@ -98,7 +98,9 @@ func (s *system) check() (apps int) {
 		case cel.ContentIMATemplate:
 			journaled = append(journaled, name(entry.Inner().(*ima.Entry)))
 		case cel.ContentTallystick:
-			apps++
+			if strings.HasPrefix(entry.Type(), guest.AppType) {
+				apps++
+			}
 		}
 	}
 	list, err := ima.NewReader(bytes.NewReader(s.Get(lab.IMAList)), ima.Options{})
