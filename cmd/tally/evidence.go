@@ -27,6 +27,7 @@ type evidenceFlags struct {
 	require                         []string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
+	resultFlags
 
 	alone bool // the quote was the only argument, and has to be a bundle
 }
@@ -54,6 +55,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
+	f.resultFlags.register(flags)
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
 
@@ -70,12 +72,12 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect}
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ear, f.earKey}
 }
 
 // open reads and checks the evidence, and what is expected of it.
 func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
-	if f.quote == "" && f.values == "" {
+	if f.quote == "" && f.values == "" && f.ear == "" {
 		return nil, nil, errNoQuote
 	}
 	opts, err := f.options()
@@ -89,7 +91,7 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 	if opts.Expect, err = f.expected(); err != nil {
 		return nil, nil, err
 	}
-	q, err := f.openPlaced(opts)
+	q, err := f.openWithResult(opts)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/veraison/ear"
+
+	"tallystick/quote"
+	"tallystick/rtmr"
+)
+
+// emitFlags are for the verdict as a signed attestation result.
+type emitFlags struct{ file, keyFile string }
+
+func (f *emitFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.file, "emit-ear", "", "write the verdict, whatever it is, as an attestation result (EAR, a JWT) with one submodule a layer; it takes --sign-key")
+	flags.StringVar(&f.keyFile, "sign-key", "", "the private key that signs what --emit-ear writes (PEM, or a private JWK)")
+}
+
+// emitter writes a verdict as an attestation result.
+type emitter struct {
+	file  string
+	key   *quote.SigningKey
+	nonce string // as eat_nonce has it
+}
+
+// The sizes of a nonce that an EAR can echo (RFC 9711 §4.1).
+const minEATNonce, maxEATNonce = 8, 64
+
+// emitter reads the key, before any evidence: nothing is appraised for nothing. It is
+// nil if no result is asked for.
+func (f *emitFlags) emitter(nonce string) (*emitter, error) {
+	switch {
+	case f.file == "" && f.keyFile == "":
+		return nil, nil
+	case f.file == "":
+		return nil, errors.New("--sign-key was given, and no --emit-ear that it could sign")
+	case f.keyFile == "":
+		return nil, errors.New("--emit-ear takes --sign-key: nobody could tell who says it")
+	case f.file == "-":
+		return nil, errors.New("--emit-ear -, expected a file: standard output is the verdict's")
+	}
+	data, err := readEvidence(f.keyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := quote.ParseSigningKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.keyFile, err)
+	}
+	e := &emitter{file: f.file, key: key}
+	if nonce != "" {
+		raw, err := hex.DecodeString(nonce)
+		if err == nil && (len(raw) < minEATNonce || len(raw) > maxEATNonce) {
+			return nil, fmt.Errorf("--nonce has %d bytes, and an attestation result's eat_nonce takes %d to %d", len(raw), minEATNonce, maxEATNonce)
+		}
+		e.nonce = base64.RawURLEncoding.EncodeToString(raw) // who reads the evidence refuses what is no hexadecimal
+	}
+	return e, nil
+}
+
+// emit writes the verdict. Where an input error left none, it writes nothing.
+func (e *emitter) emit(c *investigation, r *verdictReport) error {
+	if e == nil || r.Verdict == "" {
+		return nil
+	}
+	claims, err := e.claims(c, r)
+	if err != nil {
+		return fmt.Errorf("--emit-ear: %w", err)
+	}
+	token, err := e.key.Sign(claims)
+	if err != nil {
+		return fmt.Errorf("--emit-ear: %w", err)
+	}
+	return replaceFile(e.file, append(token, '\n'))
+}
+
+// The claims of tally's own in what it emits: a private use of EAR's extension points,
+// in a namespace that no one else writes to. The first is read back by --ear.
+const (
+	evidenceClaim  = "ear.tallystick.evidence"
+	appraisalClaim = "ear.tallystick.appraisal"
+)
+
+// appraisalPolicy names the rules by which affirming is said: that the logs explain the
+// registers, and somebody vouches for these (docs/ear.md).
+const appraisalPolicy = "policy://tallystick/reconcile/1"
+
+func (e *emitter) claims(c *investigation, r *verdictReport) ([]byte, error) {
+	layers := r.appraise()
+	result := &ear.AttestationResult{
+		Profile:    pointer(ear.EatProfile),
+		IssuedAt:   pointer(time.Now().Unix()),
+		VerifierID: &ear.VerifierIdentity{Developer: pointer("tallystick"), Build: pointer(buildName())},
+		Submods:    map[string]*ear.Appraisal{},
+	}
+	if e.nonce != "" {
+		result.Nonce = &e.nonce
+	}
+	policy := appraisalPolicy
+	if c.own.strict {
+		policy += "?strict"
+	}
+	overall := ear.TrustTierAffirming
+	for name, a := range layers {
+		overall = worseTier(overall, a.status)
+		result.Submods[name] = &ear.Appraisal{Status: &a.status, TrustVector: &a.claims, AppraisalPolicyID: &policy}
+	}
+	if _, err := result.MarshalJSON(); err != nil { // validates it
+		return nil, err
+	}
+	all := result.AsMap()
+	submods, ok := all["submods"].(map[string]any)
+	if !ok {
+		return nil, errors.New("the library's result has no map of submodules")
+	}
+	for name, a := range layers {
+		submod, ok := submods[name].(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("the library's result has no submodule %s", name)
+		}
+		submod[appraisalClaim] = a
+		submod["ear.trustworthiness-vector"] = made(a.claims)
+	}
+	all["ear.status"] = overall
+	evidence, err := c.evidenceClaim(r)
+	if err != nil {
+		return nil, err
+	}
+	all[evidenceClaim] = evidence
+	return json.Marshal(all)
+}
+
+// made are the claims of a vector that were made: 0 is as if there were none (AR4SI §3.1).
+func made(vector ear.TrustVector) map[string]ear.TrustClaim {
+	all := vector.AsMap()
+	maps.DeleteFunc(all, func(_ string, claim ear.TrustClaim) bool { return claim == ear.NoClaim })
+	return all
+}
+
+func pointer[T any](v T) *T { return &v }
+
+// buildName is this program's version, and the revision that it was built of if that is
+// known.
+func buildName() string {
+	name := "tally"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return name
+	}
+	name += " " + cmp.Or(info.Main.Version, "(devel)")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			name += " " + s.Value
+		}
+	}
+	return name
+}
+
+// earEvidence is what a result is of: the registers, and what they were held against.
+type earEvidence struct {
+	Version   int          `json:"version"`
+	Verdict   string       `json:"verdict"`
+	Text      string       `json:"text"`
+	At        string       `json:"at,omitempty"` // --at: when certificates had to be valid, if not at iat
+	Quote     earQuote     `json:"quote"`
+	Registers rtmr.Values  `json:"registers,omitempty"`
+	Logs      []earLog     `json:"logs"`
+	Expected  *rtmr.Values `json:"expected,omitempty"`
+}
+
+type earQuote struct {
+	Kind   quote.Kind        `json:"kind"`
+	SHA256 string            `json:"sha256,omitempty"` // of its file
+	Links  map[string]string `json:"links"`
+	Inside *earQuote         `json:"inside,omitempty"`
+}
+
+type earLog struct {
+	Name   string `json:"name"`
+	Format string `json:"format"`
+	Layer  string `json:"layer"`
+	Events int    `json:"events"`
+	SHA256 string `json:"sha256,omitempty"` // of the file; absent for standard input
+}
+
+// evidenceClaim says what the verdict is of. Of evidence that is not trusted it has no
+// registers: nothing that it says counts.
+func (c *investigation) evidenceClaim(r *verdictReport) (*earEvidence, error) {
+	out := &earEvidence{Version: 1, Verdict: r.Verdict, Text: r.Sentence, At: c.own.at, Quote: *earQuoteOf(r.Quote), Logs: []earLog{}}
+	if len(r.expected) > 0 {
+		out.Expected = &r.expected
+	}
+	if r.Verdict != untrusted {
+		out.Registers = rtmr.Values{}
+		for _, o := range r.Registers {
+			if o.Quoted != nil {
+				out.Registers.Set(o.Alg, o.Register, o.Quoted)
+			}
+		}
+	}
+	var err error
+	if out.Quote.SHA256, err = fileDigest(cmp.Or(c.own.quote, c.own.ear, c.own.values)); err != nil {
+		return nil, err
+	}
+	files := append(append([]logFile{}, c.logs...), c.checks...)
+	for i, l := range r.Logs {
+		one := earLog{Name: filepath.Base(l.Path), Format: l.Format, Layer: layerOf(l.Format), Events: l.Events}
+		switch {
+		case i >= len(files):
+		case files[i].data != nil:
+			sum := sha256.Sum256(files[i].data)
+			one.SHA256 = hex.EncodeToString(sum[:])
+		default:
+			if one.SHA256, err = fileDigest(files[i].path); err != nil {
+				return nil, err
+			}
+		}
+		out.Logs = append(out.Logs, one)
+	}
+	return out, nil
+}
+
+func earQuoteOf(q *quoteReport) *earQuote {
+	out := &earQuote{Kind: q.Kind, Links: map[string]string{}}
+	for _, l := range q.Links {
+		if old, again := out.Links[l.Name]; !again || old == string(quote.Verified) {
+			out.Links[l.Name] = string(l.Status)
+		}
+	}
+	if q.Inside != nil {
+		out.Inside = earQuoteOf(q.Inside)
+	}
+	return out
+}
+
+// fileDigest is a file's SHA-256; "" for standard input, which is gone.
+func fileDigest(path string) (string, error) {
+	if path == "-" {
+		return "", nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// replaceFile writes a file so that whoever opens its name finds the old content or all
+// of the new.
+func replaceFile(path string, data []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(file.Name())
+		}
+	}()
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Chmod(0o644)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
