@@ -37,7 +37,7 @@ var resultFormats = []resultFormat{
 type result struct {
 	values   rtmr.Values
 	from     map[rtmr.Selected]claimName // the claim that states a value
-	findings []finding                // at least one, or nothing says what was found
+	findings []finding                   // at least one, or nothing says what was found
 	nonces   []noncePlace
 	debug    []string // claims that let the host into the guest
 	closed   []string // claims that say that it is not let in
