@@ -43,7 +43,6 @@ type result struct {
 	closed   []string // claims that say that it is not let in
 	reported rtmr.Hex // REPORTDATA, or REPORT_DATA, of the report that was appraised
 	warnings []string
-	err      error // of the first register that cannot be
 }
 
 // claimName is a claim's object, and its name there.
