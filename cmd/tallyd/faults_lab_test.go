@@ -109,9 +109,11 @@ func (s *service) idles() {
 // second starts another service over the same journal, which does no harm.
 func second(s *service) {
 	s.t.Helper()
-	r := s.Exec(lab.Command{Args: []string{"tallyd", "run", "--device", s.device, "--state", s.state}})
-	if want := "another process holds the journal"; r.Status == 0 || !strings.Contains(string(r.Stderr), want) {
-		s.t.Errorf("status %d, expected another and %q:\n%s", r.Status, want, r.Stderr)
+	for device, want := range map[string]string{s.device: "another helper extends the device", "memory": "another process holds the journal"} {
+		r := s.Exec(lab.Command{Args: []string{"tallyd", "run", "--device", device, "--state", s.state}})
+		if r.Status == 0 || !strings.Contains(string(r.Stderr), want) {
+			s.t.Errorf("%s: status %d, expected another and %q:\n%s", device, r.Status, want, r.Stderr)
+		}
 	}
 	s.measure(2)
 	s.sound()
