@@ -39,9 +39,11 @@ type result struct {
 	from     map[rtmr.Selected]claimName // the claim that states a value
 	findings []finding                   // at least one, or nothing says what was found
 	nonces   []noncePlace
-	debug    []string // claims that let the host into the guest
-	closed   []string // claims that say that it is not let in
-	reported rtmr.Hex // REPORTDATA, or REPORT_DATA, of the report that was appraised
+	scope    string          // the submodule that is being read, "" outside of any
+	stating  map[string]bool // those that state registers
+	debug    []string        // claims that let the host into the guest
+	closed   []string        // claims that say that it is not let in
+	reported rtmr.Hex        // REPORTDATA, or REPORT_DATA, of the report that was appraised
 	warnings []string
 }
 
@@ -76,6 +78,7 @@ func OpenEAR(data []byte, opts Options) (*Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attestation result: %w", err)
 	}
+	q.SHA256 = digestOf(data)
 	if opts.SkipSignature {
 		q.skip()
 	}
@@ -98,7 +101,7 @@ func openEAR(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &result{values: rtmr.Values{}, from: map[rtmr.Selected]claimName{}}
+	r := &result{values: rtmr.Values{}, from: map[rtmr.Selected]claimName{}, stating: map[string]bool{}}
 	format.read(c, r)
 	validity := validityLink(c, opts.now())
 	if err := cmp.Or(*c.err, r.check()); err != nil {
@@ -106,7 +109,11 @@ func openEAR(data []byte, opts *Options) (*Quote, error) {
 	}
 	verdict, notes := r.link()
 	q := &Quote{Kind: EAR, Values: r.values, Warnings: slices.Concat(r.warnings, notes), asked: asked{reportData: r.reported}, acceptsWarned: opts.EARAcceptWarning}
-	q.Links = []Link{t.signatureLink(keys), validity, verdict, nonceLink(r.nonces, opts.Nonce)}
+	nonce := r.nonceLink(opts.Nonce)
+	if validity.Status == NotChecked && nonce.Status == Verified {
+		validity.Status, validity.Text = Verified, validity.Text+"; it is as new as the nonce"
+	}
+	q.Links = []Link{t.signatureLink(keys), validity, verdict, nonce}
 	if len(r.debug)+len(r.closed) > 0 {
 		q.Links = append(q.Links, r.policy())
 	}
@@ -153,6 +160,7 @@ func claimSample(c claims) (names []string) {
 func (r *result) register(c claims, name string, alg rtmr.Alg, register rtmr.Register, value []byte) {
 	s := rtmr.Selected{Alg: alg, Register: register}
 	old, again := r.values[alg][register]
+	r.stating[r.scope] = true
 	switch {
 	case len(value) != alg.Size():
 		c.fail(name, "%s has %d bytes, expected %d", s, len(value), alg.Size())
@@ -285,7 +293,7 @@ func validityLink(c claims, now time.Time) Link {
 	case !hasIAT && !hasEXP:
 		return Link{Validity, Missing, "neither iat nor exp: nothing says of when the result is"}
 	case !hasEXP:
-		return Link{Validity, Verified, fmt.Sprintf("issued at %s; it does not say until when it holds", text(iat))}
+		return Link{Validity, NotChecked, fmt.Sprintf("issued at %s, and it does not say until when it holds (exp)", text(iat))}
 	case !hasIAT:
 		return Link{Validity, Verified, "valid until " + text(exp)}
 	}
@@ -293,9 +301,9 @@ func validityLink(c claims, now time.Time) Link {
 }
 
 // Beside puts an attestation result beside the evidence, or refuses what is none, and
-// tells in the result's link Binding whether the values that both state are the same. A
-// result that has no value in common with the evidence is of any guest, and the link
-// Missing. The evidence is trusted only if the result is.
+// tells in the result's link Binding whether both are of one guest: the values that both
+// state have to be the same, and one of them a run-time register that moved, or else both
+// of one report. The evidence is trusted only if the result is.
 func (q *Quote) Beside(result *Quote) error {
 	if result.Kind != EAR {
 		return fmt.Errorf("evidence of the kind %s, expected an attestation result", result.Kind)
@@ -310,22 +318,45 @@ func (q *Quote) Beside(result *Quote) error {
 }
 
 // agrees holds a result's values against those of evidence, and of the reports inside it.
+//
+// A launch measurement, or a register at rest, is the same in every guest of an image. A
+// run-time register that moved tells guests apart as far as they measured other things;
+// REPORTDATA, which a nonce or a key is in, tells them apart.
 func (q *Quote) agrees(evidence *Quote) Link {
 	var same []rtmr.Selected
+	var other rtmr.Hex // REPORTDATA of a report that the result is not of
+	oneReport := false
 	for e := evidence; e != nil; e = e.Inside {
 		both, bad := q.agreesWith(e)
 		if bad != nil {
 			return *bad
 		}
 		same = append(same, both...)
-		if len(q.reportData) > 0 && len(e.reportData) > 0 && !bytes.Equal(q.reportData, e.reportData) {
-			q.Warnings = append(q.Warnings, fmt.Sprintf("the result is of another report than the %s evidence: that has %s, and the result %s", e.Kind, e.reportData, q.reportData))
+		switch {
+		case allZero(q.reportData) || allZero(e.reportData):
+		case bytes.Equal(q.reportData, e.reportData):
+			oneReport = true
+		default:
+			other = e.reportData
 		}
 	}
-	if len(same) == 0 {
+	values := "the result has the evidence's values of " + registerList(slices.Clone(same))
+	switch {
+	case len(same) == 0:
 		return Link{Binding, Missing, "the result and the evidence have no register in common: nothing says that they are of one guest"}
+	case oneReport:
+		return Link{Binding, Verified, values + ", and is of the same report"}
+	case !slices.ContainsFunc(same, q.moved):
+		return Link{Binding, Missing, values + ", which every guest has that was launched so: nothing says that the result is of this one"}
+	case other != nil:
+		return Link{Binding, NotChecked, fmt.Sprintf("%s, and is of another report (REPORTDATA is %s, and the evidence's %s): of this guest at another time, or of one that measured the same", values, q.reportData, other)}
 	}
-	return Link{Binding, Verified, "the result has the evidence's values of " + registerList(same)}
+	return Link{Binding, Verified, values}
+}
+
+// moved reports whether a register is a run-time register, and has been extended.
+func (q *Quote) moved(s rtmr.Selected) bool {
+	return !s.Register.Static() && s.Alg.Available() && !bytes.Equal(q.Values[s.Alg][s.Register], s.Register.ResetValue(s.Alg))
 }
 
 // agreesWith returns the registers that one piece of evidence and the result both state,

@@ -603,6 +603,9 @@ func TestEARNonce(t *testing.T) {
 		{"Azure's client payload", in(maaClaims(), b64, "x-ms-runtime", "client-payload", "nonce"), "x-ms-runtime.client-payload.nonce"},
 		{"Azure's user data", in(maaClaims(), padded, "x-ms-isolation-tee", "x-ms-runtime", "user-data"), "x-ms-runtime.user-data"},
 		{"Azure's report data", in(maaClaims(), padded, "x-ms-isolation-tee", "x-ms-sevsnpvm-reportdata"), "x-ms-sevsnpvm-reportdata"},
+		{"in another submodule than the registers", set(trusteeClaims(), object{"ear.status": "affirming", "eat_nonce": b64}, "submods", "gpu0"), ""},
+		{"in one of two submodules with registers", set(set(trusteeClaims(), b64, append(submod, "eat_nonce")...), object{"ear.status": "affirming", "ear.veraison.annotated-evidence": object{"tpm": object{"pcr00": digest("4", 32)}}}, "submods", "tpm0"), ""},
+		{"in both", set(set(trusteeClaims(), b64, append(submod, "eat_nonce")...), object{"ear.status": "affirming", "eat_nonce": b64, "ear.veraison.annotated-evidence": object{"tpm": object{"pcr00": digest("4", 32)}}}, "submods", "tpm0"), "submods.cpu0.eat_nonce, submods.tpm0.eat_nonce is the given nonce"},
 		{"Azure's echo", in(maaClaims(), b64, "nonce"), "which the verifier echoes"},
 	} {
 		want := map[bool]quote.Status{true: quote.Verified, false: quote.Failed}[c.where != ""]
@@ -625,7 +628,7 @@ func TestEARValidity(t *testing.T) {
 		text          string
 	}{
 		{"valid", -10, -10, 10, quote.Verified, "issued at 2026-06-01T11:59:50Z, valid until 2026-06-01T12:00:10Z"},
-		{"without an end", nil, -10, nil, quote.Verified, "does not say until when it holds"},
+		{"without an end", nil, -10, nil, quote.NotChecked, "it does not say until when it holds"},
 		{"without a beginning", nil, nil, 10, quote.Verified, "valid until"},
 		{"expired", -10, -10, -1, quote.Failed, "expired at 2026-06-01T11:59:59Z"},
 		{"expired now", -10, -10, 0, quote.Failed, "expired"},
@@ -644,9 +647,14 @@ func TestEARValidity(t *testing.T) {
 			}
 		}
 		q := mustResult(t, claims, quote.Options{})
-		if l, _ := q.Link(quote.Validity); l.Status != c.status || !strings.Contains(l.Text, c.text) || q.Trusted() != (c.status == quote.Verified) {
+		if l, _ := q.Link(quote.Validity); l.Status != c.status || !strings.Contains(l.Text, c.text) || q.Trusted() != (c.status == quote.Verified || c.status == quote.NotChecked) {
 			t.Errorf("%s: %v, trusted %t", c.name, l, q.Trusted())
 		}
+	}
+	// A nonce bounds its age.
+	q := mustResult(t, set(itaClaims(), nil, "exp"), quote.Options{Nonce: []byte("held data")})
+	if l, _ := q.Link(quote.Validity); l.Status != quote.Verified || !strings.Contains(l.Text, "as new as the nonce") {
+		t.Errorf("with a nonce: %v", l)
 	}
 }
 
@@ -702,7 +710,9 @@ func TestEARMalformed(t *testing.T) {
 		{"a time that is text", set(itaClaims(), "2026", "iat"), `iat: "2026", expected an integer`},
 		{"a realm's hash that nobody knows", realm("cca-realm-hash-algo-id", "md5"), `cca-realm-hash-algo-id: "md5", expected`},
 		{"a realm's value of another size", realm("cca-realm-initial-measurement", "AAAA"), "cca-realm-initial-measurement: sha256:rim has 3 bytes, expected 32"},
-		{"too many of a realm's values", realm("cca-realm-extensible-measurements", []string{b32, b32, b32, b32, b32}), "5 values, expected 4"},
+		{"too many of a realm's values", realm("cca-realm-extensible-measurements", []string{b32, b32, b32, b32, b32}), "a list of 5, expected a list of 4"},
+		{"too few of a realm's values", realm("cca-realm-extensible-measurements", []string{b32}), "a list of 1, expected a list of 4"},
+		{"a realm's values that are no list", realm("cca-realm-extensible-measurements", b32), "expected a list of 4"},
 		{"a bank that nobody knows", set(ownClaims(), object{"md5": object{}}, "ear.tallystick.evidence", "registers"), "registers.md5: expected a hash algorithm"},
 		{"a register that nobody knows", set(ownClaims(), object{"sha256": object{"pcr24": b32}}, "ear.tallystick.evidence", "registers"), "sha256.pcr24: expected a register"},
 		{"nested too deep", []byte(strings.Repeat(`{"a":`, 40) + "1" + strings.Repeat("}", 40)), "nested more than 32 deep"},

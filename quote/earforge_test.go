@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"maps"
@@ -21,10 +22,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-tdx-guest/testing/testdata"
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 	"github.com/lestrrat-go/jwx/v3/jws"
 
+	"tallystick/internal/snptest"
 	"tallystick/internal/testlogs"
 	"tallystick/quote"
 	"tallystick/rtmr"
@@ -183,6 +186,7 @@ func TestEARKeyMalformed(t *testing.T) {
 		{"P-224", must(x509.MarshalPKIXPublicKey(&must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)).PublicKey)), "P-224"},
 		{"JSON that ends", []byte(`{"kty":"EC"`), "the JSON ends early"},
 		{"a member twice", []byte(`{"kty":"EC","kty":"EC"}`), `"kty" comes twice`},
+		{"two keys in PEM", append(ec.pem(t), other.pem(t)...), "more than one block"},
 		{"no kind", []byte(`{"kid":"k"}`), `kty "", expected EC, RSA or OKP`},
 		{"a secret", []byte(`{"kty":"oct","k":"AA"}`), "kty oct: a shared secret"},
 		{"another curve", jwkOf(object{"crv": "secp256k1"}), `crv "secp256k1", expected`},
@@ -291,7 +295,7 @@ func TestEARBeside(t *testing.T) {
 		{"a register less", func(c object) { delete(c, "tdx_rtmr3") }, quote.Verified, "sha384:rtmr0..rtmr2", ""},
 		{"another RTMR2", func(c object) { c["tdx_rtmr2"] = digest("2", 48) }, quote.Failed, "sha384:rtmr2 is 2222", ""},
 		{"another MRTD", func(c object) { c["tdx_mrtd"] = digest("a", 48) }, quote.Failed, "sha384:mrtd is aaaa", ""},
-		{"another report", func(c object) { c["tdx_report_data"] = digest("d", 64) }, quote.Verified, "sha384:mrtd", "the result is of another report than the tdx evidence"},
+		{"no run-time register", func(c object) { delete(c, "tdx_rtmr0"); delete(c, "tdx_rtmr1"); delete(c, "tdx_rtmr2") }, quote.Missing, "sha384:mrtd, sha384:rtmr3, which every guest has that was launched so", ""},
 	} {
 		td, claims := cosResult(t)
 		c.change(claims)
@@ -319,11 +323,54 @@ func TestEARBeside(t *testing.T) {
 	if err := td.Beside(other); err == nil || !strings.Contains(err.Error(), "expected an attestation result") {
 		t.Errorf("%v", err)
 	}
+	// REPORTDATA tells two guests apart that measured the same, and ties a result without
+	// run-time registers to its report.
+	for data, want := range map[string]struct {
+		registers bool
+		status    quote.Status
+		text      string
+	}{
+		digest("e", 32) + digest("0", 32): {false, quote.Verified, "sha384:launch, and is of the same report"},
+		digest("f", 32) + digest("0", 32): {false, quote.Missing, "which every guest has that was launched so"},
+		digest("0", 64):                   {false, quote.Missing, "which every guest has"},
+	} {
+		snp := snpQuoteOf(t, digest("c", 48), digest("e", 32)+digest("0", 32))
+		result := mustResult(t, set(maaClaims(), data, "x-ms-isolation-tee", "x-ms-sevsnpvm-reportdata"), quote.Options{})
+		if err := snp.Beside(result); err != nil {
+			t.Fatal(err)
+		}
+		if l, _ := snp.Inside.Link(quote.Binding); l.Status != want.status || !strings.Contains(l.Text, want.text) {
+			t.Errorf("REPORT_DATA %.8s..: %v", data, l)
+		}
+	}
+	live := open(t, testdata.RawQuote, quote.Options{Time: realAt})
+	claims := set(itaClaims(), digest("d", 64), "tdx_report_data")
+	for r, value := range live.Values[rtmr.SHA384] {
+		claims["tdx_"+r.String()] = value.String()
+	}
+	if err := live.Beside(mustResult(t, claims, quote.Options{})); err != nil {
+		t.Fatal(err)
+	}
+	if l, _ := live.Inside.Link(quote.Binding); l.Status != quote.NotChecked || !strings.Contains(l.Text, "is of another report") || !live.Trusted() {
+		t.Errorf("another report: %v, trusted %t", l, live.Trusted())
+	}
+
 	// A result that fails by itself takes the quote with it.
-	td, claims := cosResult(t)
+	td, claims = cosResult(t)
 	if err := td.Beside(mustResult(t, set(claims, "Revoked", "attester_tcb_status"), quote.Options{})); err != nil || td.Trusted() {
 		t.Errorf("%v, trusted %t", err, td.Trusted())
 	}
+}
+
+// snpQuoteOf is a report of a made-up hardware maker.
+func snpQuoteOf(t testing.TB, measurement, reportData string) *quote.Quote {
+	t.Helper()
+	amd := must(snptest.New())
+	report := must(amd.Report(func(report []byte) {
+		copy(report[0x50:], must(hex.DecodeString(reportData)))
+		copy(report[0x90:], must(hex.DecodeString(measurement)))
+	}))
+	return open(t, report, quote.Options{Hardware: amd.Vcek.Raw, SNPRoots: amd.Roots(), Time: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)})
 }
 
 // A TPM's quote has a digest over its registers, and the result has their values.

@@ -48,12 +48,14 @@ func readEAR(c claims, r *result) {
 	submods := c.object("submods")
 	for _, name := range submods.names() {
 		submod := submods.object(name)
+		r.scope = submods.at(name)
 		r.appraisal(name, submod)
 		r.nonceIn(submod, "eat_nonce")
 		for _, evidence := range []string{"ear.veraison.annotated-evidence", "ear.evidence-claims", "ear.attester-claims"} {
 			r.evidence(submod.object(earName(submod, evidence)))
 		}
 	}
+	r.scope = ""
 	r.own(c)
 	r.nonceEchoed(c, "eat_nonce")
 }
@@ -109,7 +111,7 @@ func (r *result) evidence(c claims) {
 	r.tdClaims(c)
 	r.nonceIn(c.object("runtime_data_claims"), "nonce")
 	if text, ok := c.text("report_data"); ok {
-		r.nonces = append(r.nonces, noncePlace{name: c.at("report_data"), texts: []string{text}, field: true})
+		r.nonces = append(r.nonces, noncePlace{name: c.at("report_data"), scope: r.scope, texts: []string{text}, field: true})
 	}
 }
 
@@ -164,19 +166,19 @@ func (r *result) realm(c claims) {
 		return
 	}
 	r.realmRegister(c, rim, alg, rtmr.RIM)
-	list, _ := c.members[rems].([]any)
+	list, isList := c.members[rems].([]any)
+	if c.has(rems) && (!isList || len(list) != rtmr.NumRTMRs) {
+		c.fail(rems, "%s of %d, expected a list of %d", claimKind(c.members[rems]), len(list), rtmr.NumRTMRs)
+		return
+	}
 	for i, value := range list {
-		register, ok := rtmr.Index(i).REM()
-		if !ok {
-			c.fail(rems, "%d values, expected %d", len(list), rtmr.NumRTMRs)
-			return
-		}
+		register, _ := rtmr.Index(i).REM()
 		one := claims{c.path, map[string]any{rems: value}, c.err}
 		r.realmRegister(one, rems, alg, register)
 	}
 	if challenge := name("cca-realm-challenge"); c.has(challenge) {
 		if b, ok := c.base64(challenge); ok {
-			r.nonces = append(r.nonces, noncePlace{name: c.at(challenge), texts: []string{fmt.Sprintf("%x", b)}, field: true})
+			r.nonces = append(r.nonces, noncePlace{name: c.at(challenge), scope: r.scope, texts: []string{fmt.Sprintf("%x", b)}, field: true})
 			r.reported = b
 		}
 	}

@@ -158,7 +158,7 @@ func (a jwsAlg) verifies(public crypto.PublicKey, signed, signature []byte) bool
 	}
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
-		n := coordinateSize(k.Curve)
+		n := curveBytes(k.Curve)
 		if len(signature) != 2*n {
 			return false
 		}
@@ -175,8 +175,8 @@ func (a jwsAlg) verifies(public crypto.PublicKey, signed, signature []byte) bool
 	return false
 }
 
-// coordinateSize is the size in bytes of a coordinate, and of r and s.
-func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
+// curveBytes is the size of a coordinate, and of r and s.
+func curveBytes(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
 
 // signatureLink tells whether one of the keys signed the token.
 func (t *jws) signatureLink(keys []resultKey) Link {

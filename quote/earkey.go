@@ -55,12 +55,14 @@ func parseResultKeys(data []byte) ([]resultKey, error) {
 }
 
 func parseResultPEM(data []byte) ([]resultKey, error) {
-	block, _ := pem.Decode(data)
+	block, rest := pem.Decode(data)
 	switch {
 	case block == nil:
 		return nil, errors.New("PEM: no block ends, or its base64 is wrong")
 	case block.Type != "PUBLIC KEY" && block.Type != "CERTIFICATE":
 		return nil, fmt.Errorf("%w: PEM of type %q, expected PUBLIC KEY or CERTIFICATE", ErrUnsupported, rtmr.Escape(block.Type))
+	case bytes.Contains(rest, []byte("-----BEGIN ")):
+		return nil, errors.New("PEM: more than one block, expected one key or certificate; several keys go into a JWK set")
 	}
 	return parseResultDER(block.Bytes)
 }
@@ -212,7 +214,7 @@ func jwkEC(c claims) (*ecdsa.PublicKey, error) {
 	}
 	point := []byte{4} // uncompressed
 	for _, name := range []string{"x", "y"} {
-		b, err := jwkBytes(c, name, coordinateSize(jwkCurves[i]))
+		b, err := jwkBytes(c, name, curveBytes(jwkCurves[i]))
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 // noncePlace is a claim in which a nonce may stand.
 type noncePlace struct {
 	name  string
+	scope string // the submodule that it is in
 	texts []string
 	// field: it is of a fixed size in the hardware's report, where a shorter nonce is
 	// followed by zeros.
@@ -25,7 +26,7 @@ type noncePlace struct {
 func (r *result) nonceIn(c claims, names ...string) {
 	for _, name := range names {
 		if texts := c.texts(name); len(texts) > 0 {
-			r.nonces = append(r.nonces, noncePlace{name: c.at(name), texts: texts})
+			r.nonces = append(r.nonces, noncePlace{name: c.at(name), scope: r.scope, texts: texts})
 		}
 	}
 }
@@ -34,14 +35,14 @@ func (r *result) nonceIn(c claims, names ...string) {
 func (r *result) nonceField(c claims, name string) (value []byte) {
 	value, ok := c.hex(name)
 	if ok {
-		r.nonces = append(r.nonces, noncePlace{name: c.at(name), texts: []string{hex.EncodeToString(value)}, field: true})
+		r.nonces = append(r.nonces, noncePlace{name: c.at(name), scope: r.scope, texts: []string{hex.EncodeToString(value)}, field: true})
 	}
 	return value
 }
 
 func (r *result) nonceEchoed(c claims, name string) {
 	if texts := c.texts(name); len(texts) > 0 {
-		r.nonces = append(r.nonces, noncePlace{name: c.at(name), texts: texts, echoed: true})
+		r.nonces = append(r.nonces, noncePlace{name: c.at(name), scope: r.scope, texts: texts, echoed: true})
 	}
 }
 
@@ -67,28 +68,38 @@ func paddedEqual(field, value []byte) bool {
 	return bytes.HasPrefix(field, value) && allZero(field[len(value):])
 }
 
-// nonceLink looks for the nonce in all its places.
-func nonceLink(places []noncePlace, nonce []byte) Link {
-	var seen []string
-	for i := range places {
-		p := &places[i]
-		seen = append(seen, fmt.Sprintf("%s is %s", rtmr.Escape(p.name), quoted(strings.Join(p.texts, ", "))))
+// nonceLink looks for the nonce: in the evidence of every submodule that states registers,
+// for one's nonce says nothing of another's age, or where the verifier echoes it.
+func (r *result) nonceLink(nonce []byte) Link {
+	var seen, found []string
+	echo, fresh := "", map[string]bool{}
+	for i := range r.nonces {
+		p := &r.nonces[i]
+		name := rtmr.Escape(p.name)
+		seen = append(seen, fmt.Sprintf("%s is %s", name, quoted(strings.Join(p.texts, ", "))))
 		switch {
 		case len(nonce) == 0 || !p.holds(nonce):
 		case p.echoed:
-			return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes, which the verifier echoes: the result is fresh, and of how fresh its evidence was that verifier knows", rtmr.Escape(p.name), len(nonce))}
-		default:
-			return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes", rtmr.Escape(p.name), len(nonce))}
+			echo = name
+		case r.stating[p.scope] && !fresh[p.scope]:
+			fresh[p.scope] = true
+			found = append(found, name)
 		}
 	}
 	text := strings.Join(seen, "; ")
 	switch {
-	case len(nonce) == 0 && len(places) == 0:
+	case len(nonce) == 0 && len(seen) == 0:
 		return Link{Nonce, NotChecked, "no nonce given, and the result has none"}
 	case len(nonce) == 0:
 		return Link{Nonce, NotChecked, "no nonce given; " + text}
-	case len(places) == 0:
+	case len(found) > 0 && len(fresh) == len(r.stating):
+		return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes", strings.Join(found, ", "), len(nonce))}
+	case echo != "":
+		return Link{Nonce, Verified, fmt.Sprintf("%s is the given nonce of %d bytes, which the verifier echoes: the result is fresh, and of how fresh its evidence was that verifier knows", echo, len(nonce))}
+	case len(seen) == 0:
 		return Link{Nonce, Failed, "the result has no claim for a nonce"}
+	case len(found) > 0:
+		return Link{Nonce, Failed, fmt.Sprintf("%s is the given nonce, and other submodules state registers too, without it: %s", strings.Join(found, ", "), text)}
 	}
 	return Link{Nonce, Failed, fmt.Sprintf("no claim is the given nonce, %x: %s", nonce, text)}
 }

@@ -141,7 +141,7 @@ func (k *SigningKey) parseJWK(data []byte) error {
 func jwkPrivate(c claims, public crypto.PublicKey) (crypto.Signer, error) {
 	switch p := public.(type) {
 	case *ecdsa.PublicKey:
-		d, err := jwkBytes(c, "d", coordinateSize(p.Curve))
+		d, err := jwkBytes(c, "d", curveBytes(p.Curve))
 		if err != nil {
 			return nil, errors.New("d: not as long as the curve's numbers, or not in base64url")
 		}
@@ -199,7 +199,7 @@ func publicMembers(public crypto.PublicKey) map[string]string {
 		if err != nil {
 			panic(err) // it was read as a point on its curve
 		}
-		n := coordinateSize(k.Curve)
+		n := curveBytes(k.Curve)
 		return map[string]string{"kty": "EC", "crv": k.Curve.Params().Name, "x": b64(point[1 : 1+n]), "y": b64(point[1+n:])}
 	case *rsa.PublicKey:
 		return map[string]string{"kty": "RSA", "n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes())}
@@ -237,7 +237,7 @@ func (k *SigningKey) sign(signed []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		n := coordinateSize(key.Curve)
+		n := curveBytes(key.Curve)
 		return slices.Concat(r.FillBytes(make([]byte, n)), s.FillBytes(make([]byte, n))), nil
 	}
 	if alg.pss {

@@ -61,6 +61,7 @@ type Quote struct {
 	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does, or that stands for it
 	Warnings []string
 
+	SHA256 rtmr.Hex         // of the file that was opened; nil for what was inside one
 	Bundle *evidence.Bundle // the file, if it was a bundle of the project's own
 
 	asked                    // of a hardware's report

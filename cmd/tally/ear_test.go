@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -263,6 +264,12 @@ func TestEmitEAR(t *testing.T) {
 			own := e.claims[evidenceClaim].(claims)
 			if _, has := own["registers"]; own["verdict"] != c.verdict || own["text"] != report.Sentence || has != (c.verdict != "untrusted") {
 				t.Errorf("%v", own)
+			}
+			for i, l := range own["logs"].([]any) {
+				args := c.args[len(c.args)-len(own["logs"].([]any)):] // the logs come last
+				if sum := sha256.Sum256(must(os.ReadFile(filepath.Join(c.dir, args[i])))); l.(claims)["sha256"] != hex.EncodeToString(sum[:]) {
+					t.Errorf("%v, expected the digest %x", l, sum)
+				}
 			}
 		})
 	}

@@ -68,6 +68,7 @@ func (r *verdictReport) appraise() map[string]*layerAppraisal {
 		r.appraiseLog(layerIn(all, r.layers[i].layer), &r.layers[i])
 	}
 	r.appraiseOrphans(all)
+	r.appraiseCopies(all)
 	for name, a := range all {
 		if hw := all["hardware"].status; worseTier(a.status, hw) != a.status && name != "hardware" {
 			a.lower(hw, "what vouches for its registers is no better than %s", hw)
@@ -75,6 +76,24 @@ func (r *verdictReport) appraise() map[string]*layerAppraisal {
 	}
 	r.bringDown(all)
 	return all
+}
+
+// appraiseCopies makes what was held against a journal, and not folded, no better than the
+// journal is, whose copies vouch for it.
+func (r *verdictReport) appraiseCopies(all map[string]*layerAppraisal) {
+	for _, l := range r.layers {
+		if l.copy == nil {
+			continue
+		}
+		of := slices.IndexFunc(r.layers, func(j layerReport) bool { return r.Logs[j.log].Path == l.copy.Of })
+		if of < 0 {
+			continue
+		}
+		a, journal := all[l.layer], all[r.layers[of].layer].status
+		if a.status != worseTier(a.status, journal) {
+			a.lower(journal, "%s, which has its copies, is no better than %s", l.copy.Of, journal)
+		}
+	}
 }
 
 // layerIn returns a layer's appraisal, which begins good.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"os"
@@ -136,11 +137,7 @@ func (e *emitter) claims(c *investigation, r *verdictReport) ([]byte, error) {
 		submod["ear.trustworthiness-vector"] = made(a.claims)
 	}
 	all["ear.status"] = overall
-	evidence, err := c.evidenceClaim(r)
-	if err != nil {
-		return nil, err
-	}
-	all[evidenceClaim] = evidence
+	all[evidenceClaim] = c.evidenceClaim(r)
 	return json.Marshal(all)
 }
 
@@ -176,17 +173,17 @@ type earEvidence struct {
 	Verdict   string       `json:"verdict"`
 	Text      string       `json:"text"`
 	At        string       `json:"at,omitempty"` // --at: when certificates had to be valid, if not at iat
-	Quote     earQuote     `json:"quote"`
+	Quote     *earQuote    `json:"quote"`
 	Registers rtmr.Values  `json:"registers,omitempty"`
 	Logs      []earLog     `json:"logs"`
 	Expected  *rtmr.Values `json:"expected,omitempty"`
 }
 
 type earQuote struct {
-	Kind   quote.Kind        `json:"kind"`
-	SHA256 string            `json:"sha256,omitempty"` // of its file
-	Links  map[string]string `json:"links"`
-	Inside *earQuote         `json:"inside,omitempty"`
+	Kind   quote.Kind              `json:"kind"`
+	SHA256 string                  `json:"sha256,omitempty"` // of its file
+	Links  map[string]quote.Status `json:"links"`
+	Inside *earQuote               `json:"inside,omitempty"`
 }
 
 type earLog struct {
@@ -194,13 +191,13 @@ type earLog struct {
 	Format string `json:"format"`
 	Layer  string `json:"layer"`
 	Events int    `json:"events"`
-	SHA256 string `json:"sha256,omitempty"` // of the file; absent for standard input
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 // evidenceClaim says what the verdict is of. Of evidence that is not trusted it has no
 // registers: nothing that it says counts.
-func (c *investigation) evidenceClaim(r *verdictReport) (*earEvidence, error) {
-	out := &earEvidence{Version: 1, Verdict: r.Verdict, Text: r.Sentence, At: c.own.at, Quote: *earQuoteOf(r.Quote), Logs: []earLog{}}
+func (c *investigation) evidenceClaim(r *verdictReport) *earEvidence {
+	out := &earEvidence{Version: 1, Verdict: r.Verdict, Text: r.Sentence, At: c.own.at, Quote: earQuoteOf(c.quote), Logs: []earLog{}}
 	if len(r.expected) > 0 {
 		out.Expected = &r.expected
 	}
@@ -212,33 +209,22 @@ func (c *investigation) evidenceClaim(r *verdictReport) (*earEvidence, error) {
 			}
 		}
 	}
-	var err error
-	if out.Quote.SHA256, err = fileDigest(cmp.Or(c.own.quote, c.own.ear, c.own.values)); err != nil {
-		return nil, err
-	}
-	files := append(append([]logFile{}, c.logs...), c.checks...)
 	for i, l := range r.Logs {
-		one := earLog{Name: filepath.Base(l.Path), Format: l.Format, Layer: layerOf(l.Format), Events: l.Events}
-		switch {
-		case i >= len(files):
-		case files[i].data != nil:
-			sum := sha256.Sum256(files[i].data)
+		one := earLog{Name: filepath.Base(l.Path), Format: l.Format, Layer: layerOf(l.Format), Events: l.Events, SHA256: l.sha256}
+		if held := i - len(c.logs); held >= 0 && held < len(c.checks) { // against the journal, and not folded
+			sum := sha256.Sum256(c.checks[held].data)
 			one.SHA256 = hex.EncodeToString(sum[:])
-		default:
-			if one.SHA256, err = fileDigest(files[i].path); err != nil {
-				return nil, err
-			}
 		}
 		out.Logs = append(out.Logs, one)
 	}
-	return out, nil
+	return out
 }
 
-func earQuoteOf(q *quoteReport) *earQuote {
-	out := &earQuote{Kind: q.Kind, Links: map[string]string{}}
+func earQuoteOf(q *quote.Quote) *earQuote {
+	out := &earQuote{Kind: q.Kind, SHA256: q.SHA256.String(), Links: map[string]quote.Status{}}
 	for _, l := range q.Links {
-		if old, again := out.Links[l.Name]; !again || old == string(quote.Verified) {
-			out.Links[l.Name] = string(l.Status)
+		if old, again := out.Links[l.Name]; !again || old == quote.Verified { // of those of one name, one that is not verified
+			out.Links[l.Name] = l.Status
 		}
 	}
 	if q.Inside != nil {
@@ -247,21 +233,29 @@ func earQuoteOf(q *quoteReport) *earQuote {
 	return out
 }
 
-// fileDigest is a file's SHA-256; "" for standard input, which is gone.
-func fileDigest(path string) (string, error) {
-	if path == "-" {
+// digester hashes all that is read of a log, and what is left behind its end.
+type digester struct {
+	io.ReadCloser
+	hash hash.Hash
+}
+
+func newDigester(src io.ReadCloser) *digester { return &digester{src, sha256.New()} }
+
+func (d *digester) Read(b []byte) (int, error) {
+	n, err := d.ReadCloser.Read(b)
+	d.hash.Write(b[:n])
+	return n, err
+}
+
+// sum reads the rest, and returns the SHA-256 of all; "" if nothing was hashed.
+func (d *digester) sum() (string, error) {
+	if d == nil {
 		return "", nil
 	}
-	file, err := os.Open(path)
-	if err != nil {
+	if _, err := io.Copy(io.Discard, struct{ io.Reader }{d}); err != nil {
 		return "", err
 	}
-	defer file.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, file); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return hex.EncodeToString(d.hash.Sum(nil)), nil
 }
 
 // replaceFile writes a file so that whoever opens its name finds the old content or all

@@ -46,6 +46,7 @@ Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
 			if err != nil {
 				return err
 			}
+			in.digests = out != nil
 			c, err := newInvestigation(&in, &own, args)
 			if err != nil {
 				return err
