@@ -590,6 +590,7 @@ func TestEARNonce(t *testing.T) {
 		{"eat_nonce, one of several", in(ownClaims(), []string{"another", b64}, "eat_nonce"), "eat_nonce"},
 		{"eat_nonce, other case", in(ownClaims(), strings.ToUpper(string(nonce)), "eat_nonce"), ""},
 		{"eat_nonce does not pad", in(ownClaims(), padded, "eat_nonce"), ""},
+		{"tally's, of the hardware", in(ownClaims(), b64, "submods", "hardware", "eat_nonce"), "submods.hardware.eat_nonce is the given nonce of 18 bytes"},
 		{"a submodule's", in(trusteeClaims(), b64, append(submod, "eat_nonce")...), "submods.cpu0.eat_nonce is the given nonce of 18 bytes"},
 		{"Trustee's runtime data", in(trusteeClaims(), b64, append(evidence, "runtime_data_claims", "nonce")...), "runtime_data_claims.nonce"},
 		{"Trustee's report data", in(trusteeClaims(), padded, append(evidence, "report_data")...), "annotated-evidence.report_data"},

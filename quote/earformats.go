@@ -55,8 +55,9 @@ func readEAR(c claims, r *result) {
 			r.evidence(submod.object(earName(submod, evidence)))
 		}
 	}
-	r.scope = ""
+	r.scope = submods.at(hardwareSubmod)
 	r.own(c)
+	r.scope = ""
 	r.nonceEchoed(c, "eat_nonce")
 }
 
@@ -208,6 +209,9 @@ func (r *result) tdClaims(c claims) {
 
 // ownClaim is the claim in which tally itself writes what its appraisal was of.
 const ownClaim = "ear.tallystick.evidence"
+
+// hardwareSubmod is the submodule whose appraisal is of those registers.
+const hardwareSubmod = "hardware"
 
 // own reads the registers that tally wrote, bank by bank as --values takes them.
 func (r *result) own(c claims) {

@@ -329,6 +329,9 @@ func TestEmitEARRoundTrip(t *testing.T) {
 	if a, b := quotedBy(first), quotedBy(second); !slices.Equal(a, b) {
 		t.Errorf("%q\n%q", a, b)
 	}
+	if text := second.Quote.Links[3].Text; !strings.HasPrefix(text, "submods.hardware.eat_nonce is the given nonce") {
+		t.Errorf("%s", text)
+	}
 	// Beside the evidence that it is of.
 	third, status := verdictIn(t, dir, append(evidence, "--ear", "result.jwt", "--ear-key", "public.pem", "tpm.cmw")...)
 	if in := third.Quote.Inside; third.Verdict != "reconciled" || status != 0 || in == nil || in.Kind != "ear" || in.Binding != "verified" {

@@ -135,6 +135,9 @@ func (e *emitter) claims(c *investigation, r *verdictReport) ([]byte, error) {
 		}
 		submod[appraisalClaim] = a
 		submod["ear.trustworthiness-vector"] = made(a.claims)
+		if l, _ := c.quote.Link(quote.Nonce); name == "hardware" && e.nonce != "" && l.Status == quote.Verified {
+			submod["eat_nonce"] = e.nonce // the evidence's own (draft-ietf-rats-ear §4)
+		}
 	}
 	all["ear.status"] = overall
 	all[evidenceClaim] = c.evidenceClaim(r)
