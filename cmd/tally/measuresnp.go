@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +39,8 @@ Exit status: 0 measured; 2 input or usage.`
 // snpFlags say how an SEV-SNP guest is launched.
 type snpFlags struct {
 	ovmf, vmm, product string
+	svsm, varsFile     string
+	varsSize           uint64
 	kernel             kernelFlags
 	vcpu               vcpuFlags
 	out                measureOutput
@@ -62,6 +65,10 @@ func newMeasureSNP() *cobra.Command {
 	flags.StringVar(&f.ovmf, "ovmf", "", "the firmware image, whole: QEMU's -bios, or its first flash")
 	flags.StringVar(&f.vmm, "vmm", "qemu", "the hypervisor: qemu, ec2, ec2-2023, gce")
 	flags.StringVar(&f.product, "product", "", "the host's processor, on GCE: milan or genoa (by default milan)")
+	flags.StringVar(&f.svsm, "svsm", "", "an SVSM's image (svsm.bin), which Coconut's QEMU launched below the firmware; with --vars-size or --vars-file")
+	flags.Uint64Var(&f.varsSize, "vars-size", 0, "how many bytes the firmware's variables have, which lie between it and the SVSM")
+	flags.StringVar(&f.varsFile, "vars-file", "", "the firmware's variables, in place of --vars-size")
+	cmd.MarkFlagsMutuallyExclusive("vars-size", "vars-file")
 	complete(cmd, "vmm", launch.VMMs()...)
 	complete(cmd, "product", "milan", "genoa")
 	f.kernel.register(cmd)
@@ -109,7 +116,33 @@ func (f *snpFlags) guest(cmd *cobra.Command) (s launch.SNP, err error) {
 	if s.Kernel, err = f.kernel.hashes(cmd); err != nil {
 		return s, err
 	}
+	if s.SVSM, err = f.svsmImage(cmd); err != nil {
+		return s, err
+	}
 	s.Firmware, err = readImage(f.ovmf)
+	return s, err
+}
+
+// svsmImage reads the SVSM's image; nil if none is given.
+func (f *snpFlags) svsmImage(cmd *cobra.Command) (s *launch.SVSM, err error) {
+	hasSize := cmd.Flags().Changed("vars-size") || f.varsFile != ""
+	switch {
+	case f.svsm == "" && hasSize:
+		return nil, errors.New("--vars-size and --vars-file go with --svsm, which is missing")
+	case f.svsm == "":
+		return nil, nil
+	case !hasSize:
+		return nil, errors.New("--svsm goes with --vars-size or --vars-file, which is missing")
+	}
+	s = &launch.SVSM{VarsSize: f.varsSize}
+	if f.varsFile != "" {
+		info, err := os.Stat(f.varsFile)
+		if err != nil {
+			return nil, err
+		}
+		s.VarsSize = uint64(info.Size())
+	}
+	s.Image, err = readImage(f.svsm)
 	return s, err
 }
 
