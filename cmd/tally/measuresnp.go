@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tallystick/quote/launch"
 	"tallystick/rtmr"
@@ -25,6 +28,10 @@ registers; --vmm says which it is:
   ec2       as guests are launched now; ec2-2023 as they were at first. The image
             is the one that github.com/aws/uefi builds.
   gce       --product says which processor the host has.
+  hyper-v   from an IGVM file.
+
+--igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's, by
+QEMU or Hyper-V), which says itself what is added, and in which order.
 
 --guest-features is SEV_FEATURES of the VMSAs: 0x1, SNPActive, unless the host
 switches on more. Linux 6.6 to 6.8 as a host adds DebugSwap, 0x21. Hosts before
@@ -38,12 +45,12 @@ Exit status: 0 measured; 2 input or usage.`
 
 // snpFlags say how an SEV-SNP guest is launched.
 type snpFlags struct {
-	ovmf, vmm, product string
-	svsm, varsFile     string
-	varsSize           uint64
-	kernel             kernelFlags
-	vcpu               vcpuFlags
-	out                measureOutput
+	ovmf, vmm, product   string
+	igvm, svsm, varsFile string
+	varsSize             uint64
+	kernel               kernelFlags
+	vcpu                 vcpuFlags
+	out                  measureOutput
 }
 
 func newMeasureSNP() *cobra.Command {
@@ -52,10 +59,11 @@ func newMeasureSNP() *cobra.Command {
 		featuresHelp: "SEV_FEATURES, as a number or as names: 0x21, SNPActive,DebugSwap (by default 0x1)",
 	}}
 	cmd := &cobra.Command{
-		Use:   "snp --ovmf FILE --vcpus N --vcpu-type MODEL",
+		Use:   "snp {--ovmf FILE --vcpus N --vcpu-type MODEL | --igvm FILE}",
 		Short: "Recompute an SEV-SNP guest's launch digest",
 		Long:  measureSNPHelp,
 		Example: `  tally measure snp --ovmf OVMF.amdsev.fd --vcpus 4 --vcpu-type EPYC-v4 --kernel vmlinuz --initrd initrd.img --append "console=ttyS0"
+  tally measure snp --igvm coconut-qemu.igvm --parts
   tally measure snp --ovmf ovmf_img.fd --vcpus 4 --vmm ec2 >launch.json
   tally reconcile --quote report.bin --nonce 00.. --expect launch.json`,
 		Args: cobra.NoArgs,
@@ -63,7 +71,8 @@ func newMeasureSNP() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.ovmf, "ovmf", "", "the firmware image, whole: QEMU's -bios, or its first flash")
-	flags.StringVar(&f.vmm, "vmm", "qemu", "the hypervisor: qemu, ec2, ec2-2023, gce")
+	flags.StringVar(&f.vmm, "vmm", "qemu", "the hypervisor: "+strings.Join(launch.VMMs(), ", "))
+	flags.StringVar(&f.igvm, "igvm", "", "an IGVM file, in place of --ovmf and of what goes with it")
 	flags.StringVar(&f.product, "product", "", "the host's processor, on GCE: milan or genoa (by default milan)")
 	flags.StringVar(&f.svsm, "svsm", "", "an SVSM's image (svsm.bin), which Coconut's QEMU launched below the firmware; with --vars-size or --vars-file")
 	flags.Uint64Var(&f.varsSize, "vars-size", 0, "how many bytes the firmware's variables have, which lie between it and the SVSM")
@@ -81,6 +90,9 @@ func (f *snpFlags) run(cmd *cobra.Command) error {
 	if err := checkGivenBut(cmd, "append"); err != nil {
 		return err
 	}
+	if f.igvm != "" {
+		return f.runIGVM(cmd)
+	}
 	s, err := f.guest(cmd)
 	if err != nil {
 		return err
@@ -92,6 +104,30 @@ func (f *snpFlags) run(cmd *cobra.Command) error {
 	s.VCPUs.Features |= launch.SNPActive
 	notes := append(kernelNotes(s.Kernel), f.vcpu.notes(&s.VCPUs, s.VMM)...)
 	return f.out.printLaunch(cmd.OutOrStdout(), m, notes)
+}
+
+// runIGVM measures an IGVM file, which says all but who launches the guest.
+func (f *snpFlags) runIGVM(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if !slices.Contains([]string{"igvm", "vmm", "parts"}, flag.Name) && err == nil {
+			err = fmt.Errorf("--%s: an IGVM file says that itself", flag.Name)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	g := launch.IGVM{}
+	if g.VMM, err = launch.ParseVMM(f.vmm); err != nil {
+		return fmt.Errorf("--vmm: %w", err)
+	}
+	if g.File, err = readImage(f.igvm); err != nil {
+		return err
+	}
+	m, err := g.Measure()
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.igvm, err)
+	}
+	return f.out.printLaunch(cmd.OutOrStdout(), m, nil)
 }
 
 // guest reads the flags, and the files that they name.

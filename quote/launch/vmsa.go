@@ -161,7 +161,7 @@ func (c *VCPUs) svsmStart(address uint32, fpu bool) *vmsa {
 
 // check reports what cannot be.
 func (c *VCPUs) check(vmm VMM) error {
-	if err := vmm.known(); err != nil {
+	if err := vmm.launchesOVMF(); err != nil {
 		return err
 	}
 	if c.Count < 1 || c.Count > MaxVCPUs {
