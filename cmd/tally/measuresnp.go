@@ -43,8 +43,8 @@ that differ, the first part whose digest differs is the one that changed.
 
 Exit status: 0 measured; 2 input or usage.`
 
-// snpFlags say how an SEV-SNP guest is launched.
-type snpFlags struct {
+// measureSNPFlags say how an SEV-SNP guest is launched.
+type measureSNPFlags struct {
 	ovmf, vmm, product   string
 	igvm, svsm, varsFile string
 	varsSize             uint64
@@ -54,7 +54,7 @@ type snpFlags struct {
 }
 
 func newMeasureSNP() *cobra.Command {
-	f := snpFlags{vcpu: vcpuFlags{
+	f := measureSNPFlags{vcpu: vcpuFlags{
 		countHelp:    "how many processors the guest has",
 		featuresHelp: "SEV_FEATURES, as a number or as names: 0x21, SNPActive,DebugSwap (by default 0x1)",
 	}}
@@ -86,7 +86,7 @@ func newMeasureSNP() *cobra.Command {
 	return cmd
 }
 
-func (f *snpFlags) run(cmd *cobra.Command) error {
+func (f *measureSNPFlags) run(cmd *cobra.Command) error {
 	if err := checkGivenBut(cmd, "append"); err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (f *snpFlags) run(cmd *cobra.Command) error {
 }
 
 // runIGVM measures an IGVM file, which says all but who launches the guest.
-func (f *snpFlags) runIGVM(cmd *cobra.Command) (err error) {
+func (f *measureSNPFlags) runIGVM(cmd *cobra.Command) (err error) {
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
 		if !slices.Contains([]string{"igvm", "vmm", "parts"}, flag.Name) && err == nil {
 			err = fmt.Errorf("--%s: an IGVM file says that itself", flag.Name)
@@ -131,7 +131,7 @@ func (f *snpFlags) runIGVM(cmd *cobra.Command) (err error) {
 }
 
 // guest reads the flags, and the files that they name.
-func (f *snpFlags) guest(cmd *cobra.Command) (s launch.SNP, err error) {
+func (f *measureSNPFlags) guest(cmd *cobra.Command) (s launch.SNP, err error) {
 	if f.ovmf == "" {
 		return s, errNoOVMF
 	}
@@ -160,7 +160,7 @@ func (f *snpFlags) guest(cmd *cobra.Command) (s launch.SNP, err error) {
 }
 
 // svsmImage reads the SVSM's image; nil if none is given.
-func (f *snpFlags) svsmImage(cmd *cobra.Command) (s *launch.SVSM, err error) {
+func (f *measureSNPFlags) svsmImage(cmd *cobra.Command) (s *launch.SVSM, err error) {
 	hasSize := cmd.Flags().Changed("vars-size") || f.varsFile != ""
 	switch {
 	case f.svsm == "" && hasSize:
