@@ -18,7 +18,7 @@ policy has bit 2, the processors' registers at their start. --vcpus, or --vmsa,
 says that the guest is one.
 
 --guest-features is SEV_FEATURES of the VMSAs, 0 unless the host switches on more:
-Linux 6.6 to 6.8 as a host adds DebugSwap, 0x20. --fpu written is for QEMU's
+Linux 6.6 and 6.7 as hosts add DebugSwap, 0x20. --fpu written is for QEMU's
 legacy-vm-type=off, by which the FPU's registers are measured too.
 
 It prints JSON that tally reconcile --expect takes; --parts prints what was

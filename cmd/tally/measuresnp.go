@@ -31,10 +31,12 @@ registers; --vmm says which it is:
   hyper-v   from an IGVM file.
 
 --igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's, by
-QEMU or Hyper-V), which says itself what is added, and in which order.
+QEMU or Hyper-V), which says itself what is added, and in which order. A KVM that
+does not know of SVSMs measures the guest's further processors, too, and then the
+digest is another one.
 
 --guest-features is SEV_FEATURES of the VMSAs: 0x1, SNPActive, unless the host
-switches on more. Linux 6.6 to 6.8 as a host adds DebugSwap, 0x21. Hosts before
+switches on more: Linux 6.6 and 6.7 as hosts add DebugSwap, 0x21. Hosts before
 Linux 6.10 (AMD's own kernels) left the FPU's registers out: --fpu zero.
 
 It prints JSON that tally reconcile --expect takes; --parts prints what was
