@@ -203,6 +203,7 @@ func TestEmitEAR(t *testing.T) {
 	const at = "2026-11-24T00:00:00Z"
 	tdx := filepath.Join(testlogs.ModuleDir(t, testlogs.GoTDXGuest), "testing", "testdata", "ccel")
 	fixture := must(filepath.Abs("../../fixtures/shim-grub-sb-6.12"))
+	sha1 := must(filepath.Abs("../../fixtures/sha1-6.12"))
 	tpm := []string{"reconcile", "--json", "--quote", "quote-ecc-sha256.tpms_attest.bin", "--signature", "quote-ecc-sha256.tpmt_signature.bin", "--key", "ak-ecc.tpmt_public.bin", "--values", "values.json"}
 	td := []string{"reconcile", "--json", "--at", at, "--quote", "cos-113-tdx-quote.dat"}
 	all := must(quote.Open(must(os.ReadFile(filepath.Join(tdx, "cos-113-tdx-quote.dat"))), quote.Options{Time: resultAt})).Values
@@ -247,6 +248,9 @@ func TestEmitEAR(t *testing.T) {
 			[]string{"firmware warning executables=33", "hardware warning", "kernel contraindicated executables=99 file-system=99"}},
 		{"a list that ran on", fixture, append(slices.Clone(tpm), "boot.bin", "ima.bin", "ima_sha256.bin"), "diverged", "contraindicated",
 			[]string{"firmware contraindicated executables=33", "hardware warning", "kernel contraindicated executables=33 file-system=32"}},
+		{"the bank sha1 alone", sha1, []string{"reconcile", "--json", "--at", "2026-12-01T00:00:00Z", "--quote", "quote-ecc-sha1.tpms_attest.bin", "--signature", "quote-ecc-sha1.tpmt_signature.bin",
+			"--key", "ak-ecc.tpmt_public.bin", "--activation", "activation-ecc.json", "--ek-cert", "ek-rsa-cert.der", "--ek-roots", "ek-roots.pem", "boot.bin", "ima.bin"}, "reconciled", "warning",
+			[]string{"firmware warning", "hardware affirming hardware=2", "kernel warning"}},
 		{"values alone", fixture, []string{"reconcile", "--json", "--values", "values.json", "boot.bin", "ima.bin"}, "untrusted", "none",
 			[]string{"firmware none", "hardware none", "kernel none"}},
 		{"values alone, let pass", fixture, []string{"reconcile", "--json", "--insecure-skip-signature", "--values", "values.json", "boot.bin", "ima.bin"}, "reconciled", "none",

@@ -234,6 +234,8 @@ func (r *verdictReport) appraiseLog(a *layerAppraisal, l *layerReport) {
 	case c != nil && c.Ahead > 0, c == nil && late > 0, r.uncovered(l.log):
 		a.objects(l, ear.UnrecognizedRuntimeClaim)
 		a.lower(ear.TrustTierWarning, "nothing vouches for a part of %s", path)
+	case c == nil && !slices.ContainsFunc(l.registers, r.collisionFree):
+		a.lower(ear.TrustTierWarning, "only the bank sha1 stands for %s, in which collisions can be made", path)
 	default:
 		if c == nil && r.approved(l.registers) {
 			a.objects(l, ear.ApprovedBootClaim)
@@ -273,6 +275,12 @@ func (r *verdictReport) mismatched(register rtmr.Register) bool {
 	return slices.ContainsFunc(r.Registers, func(o registerReport) bool {
 		return o.Register == register && (o.Status == replay.Mismatch || o.Status == replay.Unlogged || o.Unexpected())
 	})
+}
+
+// collisionFree reports whether a register is quoted in a bank in which no two logs can be
+// made that fold to one value.
+func (r *verdictReport) collisionFree(register rtmr.Register) bool {
+	return slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Register == register && o.Alg != rtmr.SHA1 })
 }
 
 // approved reports whether all registers were expected to have the values that they have.
