@@ -1,0 +1,332 @@
+package quote
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tallystick/rtmr"
+)
+
+// S390Options are what an IBM Z Secure Execution guest's attestation response is held
+// against. The Ultravisor answers with a MAC by a key that it was sent, so only who
+// made the request, or was given its secrets, can check the response, and whoever
+// can check one can make one.
+type S390Options struct {
+	// Header is the Secure Execution header of the image that the guest should run,
+	// alone or in the image: see ParseS390Header. The measurement is over its digests,
+	// and is good for no other header: then PLD is the register launch.
+	Header []byte
+
+	// Key is the request's protection key (ARPK), 32 bytes, which opens its ARCB. 64
+	// bytes are the measurement key itself: then the ARCB stays closed, its flags say
+	// nothing, and Options.Nonce has to be the request's own if it has one.
+	Key []byte
+	// OwnerKey is, in place of Key, the private key by which the request's protection
+	// key was encrypted for its hosts: P-521, PEM or DER. It takes HostKeys.
+	OwnerKey []byte
+	// HostKeys are host key documents, PEM or one in DER. Every key slot of the request
+	// then has to be for one of them, and each host key hash that the guest's machine
+	// added to the measurement.
+	HostKeys []byte
+	// Roots are what HostKeys lead to: certificates and revocation lists, in PEM.
+	// Without it they are taken as they are.
+	Roots []byte
+
+	// Measurement, Additional, UserData and CUID are parts of a response that came
+	// in files of their own, beside the ARCB or an exchange file without them.
+	Measurement, Additional, UserData, CUID []byte
+}
+
+// s390Flags are the options' names at the command.
+var s390Flags = []string{"s390-header", "s390-key", "s390-owner-key", "s390-hkd", "s390-roots",
+	"s390-measurement", "s390-additional", "s390-user-data", "s390-cuid"}
+
+// openS390Exchange opens bytes that isS390Exchange recognised.
+func openS390Exchange(data []byte, opts *Options) (*Quote, error) {
+	e, err := ParseS390Exchange(data)
+	if err != nil {
+		return nil, err
+	}
+	return openS390(e, opts)
+}
+
+// openS390Parts opens an ARCB whose response came in files of its own.
+func openS390Parts(data []byte, opts *Options) (*Quote, error) {
+	return openS390(&S390Exchange{Version: s390Version1, Request: data}, opts)
+}
+
+func openS390(e *S390Exchange, opts *Options) (*Quote, error) {
+	if err := opts.only("a Secure Execution attestation", s390Flags...); err != nil {
+		return nil, err
+	}
+	if err := e.complete(&opts.S390); err != nil {
+		return nil, err
+	}
+	request, err := ParseS390Request(e.Request)
+	if err != nil {
+		return nil, fmt.Errorf("the ARCB: %w", err)
+	}
+	given, err := parseS390Options(opts)
+	if err != nil {
+		return nil, err
+	}
+	r := &s390Response{S390Exchange: e, request: request, given: given}
+	return r.quote(opts)
+}
+
+// complete adds the parts that came in files of their own, and reports what of a
+// response is not there.
+func (e *S390Exchange) complete(o *S390Options) error {
+	for _, part := range []struct {
+		flag string
+		from []byte
+		to   *[]byte
+		most int
+	}{
+		{"measurement", o.Measurement, &e.Measurement, s390MaxOutput}, {"additional", o.Additional, &e.Additional, s390MaxOutput},
+		{"user-data", o.UserData, &e.UserData, s390MaxUserData}, {"cuid", o.CUID, &e.CUID, s390CUIDSize},
+	} {
+		switch {
+		case len(part.from) == 0:
+		case len(*part.to) > 0:
+			return fmt.Errorf("--s390-%s was given, and the exchange file has its own", part.flag)
+		case len(part.from) > part.most:
+			return fmt.Errorf("--s390-%s has %d bytes, expected %d at most", part.flag, len(part.from), part.most)
+		default:
+			*part.to = part.from
+		}
+	}
+	switch {
+	case len(e.Request) == 0:
+		return errors.New("no ARCB: what was asked is not there")
+	case len(e.Measurement) == 0:
+		return errors.New("no measurement: a request that no guest has answered, expected what pvattest perform writes (or --s390-measurement and --s390-cuid)")
+	case len(e.CUID) != s390CUIDSize:
+		return fmt.Errorf("a config UID of %d bytes, expected %d", len(e.CUID), s390CUIDSize)
+	}
+	return nil
+}
+
+// s390Given are the options, parsed.
+type s390Given struct {
+	header    *S390Header // nil if none was given
+	hosts     []s390HostKey
+	authority *s390Authority
+	key       []byte // a protection key or a measurement key
+	opensBy   func(r *S390Request) ([]byte, error)
+}
+
+func parseS390Options(opts *Options) (g *s390Given, err error) {
+	o := &opts.S390
+	g = &s390Given{key: o.Key}
+	switch byOwner := len(o.OwnerKey) > 0; {
+	case byOwner && len(o.Key) > 0:
+		return nil, errors.New("--s390-key and --s390-owner-key were given, expected one of them")
+	case byOwner && len(o.HostKeys) == 0:
+		return nil, errors.New("--s390-owner-key was given without --s390-hkd, the document of the host key that it goes with")
+	case len(o.Roots) > 0 && len(o.HostKeys) == 0:
+		return nil, errors.New("--s390-roots was given without --s390-hkd, the host key documents that lead to them")
+	case len(o.Key) == s390MACSize && len(o.HostKeys) > 0:
+		return nil, errors.New("--s390-hkd was given beside a measurement key, with which the ARCB and its key slots stay unproven: expected a request protection key of 32 bytes")
+	case len(o.Key) != 0 && len(o.Key) != s390KeySize && len(o.Key) != s390MACSize:
+		return nil, fmt.Errorf("--s390-key has %d bytes, expected %d (a request protection key, as pvattest create --arpk writes it) or %d (a measurement key)", len(o.Key), s390KeySize, s390MACSize)
+	}
+	if len(o.Header) > 0 {
+		if g.header, err = ParseS390Header(o.Header); err != nil {
+			return nil, fmt.Errorf("--s390-header: %w", err)
+		}
+	}
+	if len(o.HostKeys) > 0 {
+		if g.hosts, err = parseS390HostKeys(o.HostKeys); err != nil {
+			return nil, err
+		}
+	}
+	if len(o.Roots) > 0 {
+		if g.authority, err = parseS390Roots(o.Roots); err != nil {
+			return nil, err
+		}
+	}
+	return g, g.chooseKey(o)
+}
+
+// chooseKey says how the request is opened; opensBy stays nil if it is not.
+func (g *s390Given) chooseKey(o *S390Options) error {
+	switch {
+	case len(o.OwnerKey) > 0:
+		owner, err := parseS390OwnerKey(o.OwnerKey)
+		if err != nil {
+			return err
+		}
+		g.opensBy = func(r *S390Request) ([]byte, error) { return r.protectionKey(owner, g.hosts) }
+	case len(o.Key) == s390KeySize:
+		g.opensBy = func(*S390Request) ([]byte, error) { return o.Key, nil }
+	}
+	return nil
+}
+
+// s390Response is a response with its request, and what both are held against.
+type s390Response struct {
+	*S390Exchange
+	request *S390Request
+	given   *s390Given
+	opened  bool // the ARCB was, so that its flags and slots are its owner's
+}
+
+func (r *s390Response) quote(opts *Options) (*Quote, error) {
+	q := &Quote{Kind: S390, Version: int(r.Version >> 8), Facts: r.facts(), asked: asked{reportData: r.bound(), field: "the user data"}}
+	secrets, chain := r.open(opts)
+	signature := r.signature(secrets, chain)
+	nonce, err := r.nonce(secrets, signature, opts.Nonce)
+	if err != nil {
+		return nil, err
+	}
+	q.Links = []Link{signature, chain}
+	if signature.Status == Verified {
+		q.Values = rtmr.Values{rtmr.SHA512: {rtmr.Launch: r.given.header.PLD}}
+	}
+	if r.opened && r.given.authority != nil {
+		q.Links = append(q.Links, r.revocation(opts))
+	}
+	q.Links = append(q.Links, nonce)
+	r.additional(q)
+	return q, nil
+}
+
+// open opens the request, and tells in the link Chain what its key is worth. The
+// secrets are nil if there is no measurement key.
+func (r *s390Response) open(opts *Options) (*s390Secrets, Link) {
+	switch {
+	case r.given.opensBy == nil && len(r.given.key) == 0:
+		return nil, Link{Chain, Missing, "no key was given that opens the ARCB (--s390-key, or --s390-owner-key with --s390-hkd), which only the request's maker has"}
+	case r.given.opensBy == nil:
+		secrets := &s390Secrets{key: r.given.key}
+		if r.request.has(s390FlagNonce) {
+			secrets.nonce = opts.Nonce
+		}
+		return secrets, Link{Chain, NotChecked, "the measurement key was given and is taken as it is; the ARCB stays closed, so its flags are anybody's"}
+	}
+	key, err := r.given.opensBy(r.request)
+	if err != nil {
+		return nil, Link{Chain, Failed, err.Error()}
+	}
+	secrets, err := r.request.open(key)
+	if err != nil {
+		return nil, Link{Chain, Failed, err.Error()}
+	}
+	r.opened = true
+	return secrets, r.chain(opts)
+}
+
+// chain tells for whose machines the opened request is: who has a host key of it has
+// the measurement key.
+func (r *s390Response) chain(opts *Options) Link {
+	opens := fmt.Sprintf("the ARCB opens with the request's protection key; key slots: %d", len(r.request.Slots))
+	if len(r.given.hosts) == 0 {
+		return Link{Chain, NotChecked, opens + ", and that they are for IBM Z machines was for its maker to check: no host key document was given (--s390-hkd)"}
+	}
+	for i, slot := range r.request.Slots {
+		if !slices.ContainsFunc(r.given.hosts, func(h s390HostKey) bool { return bytes.Equal(h.hash, slot.HostKeyHash) }) {
+			return Link{Chain, Failed, fmt.Sprintf("key slot %d is for the host key %s, of which no document was given: who has that key could have made the measurement", i, slot.HostKeyHash)}
+		}
+	}
+	if r.given.authority == nil {
+		return Link{Chain, NotChecked, opens + ", each for a given host key document, which is taken as it is (no --s390-roots)"}
+	}
+	for _, host := range r.given.hosts {
+		if _, err := r.given.authority.verify(host.document, opts.now()); err != nil {
+			return Link{Chain, Failed, fmt.Sprintf("the document of the host key %s: %s", host.hash, err)}
+		}
+	}
+	return Link{Chain, Verified, opens + ", each for a host key document by IBM's signing service, whose key leads to a given root"}
+}
+
+// revocation holds the host keys' documents against revocation lists.
+func (r *s390Response) revocation(opts *Options) (link Link) {
+	for i, host := range r.given.hosts {
+		one := Link{Collateral, Missing, "of no chain: see the link chain"}
+		if chain, err := r.given.authority.verify(host.document, opts.now()); err == nil {
+			one = r.given.authority.revocation(chain, opts.now())
+		}
+		if i == 0 {
+			link = one
+		} else {
+			link = both(link, one)
+		}
+	}
+	return link
+}
+
+// signature checks the measurement. What it should have been is not told: who sent
+// another could send that.
+func (r *s390Response) signature(secrets *s390Secrets, chain Link) Link {
+	switch {
+	case r.given.header == nil:
+		return Link{Signature, Missing, "no header was given (--s390-header): the measurement is a MAC over the digests of the image that it is to be held against"}
+	case secrets == nil:
+		return Link{Signature, Missing, "no measurement key: " + chain.Text}
+	case r.request.has(s390FlagNonce) && len(secrets.nonce) != s390NonceSize:
+		return Link{Signature, Missing, fmt.Sprintf("the measurement is over the request's nonce, which is in the closed ARCB: expected %d bytes as the nonce beside a measurement key", s390NonceSize)}
+	case len(r.Measurement) != s390MACSize:
+		return Link{Signature, Failed, fmt.Sprintf("the measurement has %d bytes, expected %d of HMAC-SHA512", len(r.Measurement), s390MACSize)}
+	}
+	over := fmt.Sprintf("the header's PLD, ALD, TLD and tag, CUID, user data of %d bytes, nonce of %d and additional data of %d", len(r.UserData), len(secrets.nonce), len(r.Additional))
+	if !hmac.Equal(r.measure(secrets), r.Measurement) {
+		return Link{Signature, Failed, "not the HMAC-SHA512 by the request's measurement key over " + over + ": the guest runs another image, answers another request, or the response was altered"}
+	}
+	return Link{Signature, Verified, "HMAC-SHA512 by the request's measurement key over " + over + "; symmetric: only who has the request's secrets can check it, and could have made it"}
+}
+
+// measure is what the Ultravisor computes of a guest (s390-tools,
+// rust/pv/src/uvattest/attest.rs):
+//
+//	PLD ‖ ALD ‖ TLD ‖ tag ‖ CUID ‖ be16(len(user)) ‖ 0000 ‖ be32(len(additional)) ‖ user ‖ nonce ‖ additional
+func (r *s390Response) measure(secrets *s390Secrets) []byte {
+	h, mac := r.given.header, hmac.New(sha512.New, secrets.key)
+	for _, part := range [][]byte{
+		h.PLD, h.ALD, h.TLD, h.Tag, r.CUID,
+		binary.BigEndian.AppendUint16(nil, uint16(len(r.UserData))), {0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(r.Additional))),
+		r.UserData, secrets.nonce, r.Additional,
+	} {
+		mac.Write(part)
+	}
+	return mac.Sum(nil)
+}
+
+// nonce looks for the verifier's nonce where there is room for one: in the ARCB,
+// whose maker chose it, and in the user data, by the guest. The ARCB's is not told.
+func (r *s390Response) nonce(secrets *s390Secrets, signature Link, nonce []byte) (Link, error) {
+	switch {
+	case len(nonce) == 0 && len(r.given.hosts) > 0 && len(r.given.key) == 0:
+		return Link{Nonce, NotChecked, "no nonce given, and the owner's key opens old requests as well"}, nil
+	case len(nonce) == 0:
+		return Link{Nonce, NotChecked, "no nonce given; the response is at least newer than the request whose key it takes"}, nil
+	case len(nonce) > s390MaxUserData:
+		return Link{}, fmt.Errorf("the nonce has %d bytes, and there is room for %d in an ARCB and %d in user data", len(nonce), s390NonceSize, s390MaxUserData)
+	case r.opened && len(secrets.nonce) > 0 && padded(secrets.nonce, nonce):
+		return Link{Nonce, Verified, "the ARCB's nonce is the given one"}, nil
+	case len(r.UserData) > 0 && padded(r.UserData, nonce):
+		return Link{Nonce, Verified, fmt.Sprintf("the user data is the given nonce of %d bytes", len(nonce))}, nil
+	case !r.opened && secrets != nil && len(secrets.nonce) > 0 && signature.Status == Verified:
+		return Link{Nonce, Verified, "the measurement is over the given nonce"}, nil
+	}
+	return Link{Nonce, Failed, "neither the ARCB's nonce nor the user data is the given one"}, nil
+}
+
+// padded reports whether a field holds a nonce, and zeros behind it.
+func padded(field, nonce []byte) bool {
+	return len(nonce) <= len(field) && bytes.Equal(field[:len(nonce)], nonce) && allZero(field[len(nonce):])
+}
+
+// bound is what the guest asked for, where a software TPM's binding of 64 bytes may
+// stand: user data that is longer has to be zeros behind it.
+func (r *s390Response) bound() rtmr.Hex {
+	if n := sha512.Size; len(r.UserData) > n && allZero(r.UserData[n:]) {
+		return r.UserData[:n]
+	}
+	return r.UserData
+}
