@@ -225,9 +225,11 @@ func (r *s390Response) open(opts *Options) (*s390Secrets, Link) {
 // chain tells for whose machines the opened request is: who has a host key of it has
 // the measurement key.
 func (r *s390Response) chain(opts *Options) Link {
-	opens := fmt.Sprintf("the ARCB opens with the request's protection key; key slots: %d", len(r.request.Slots))
+	opens := func(rest string) string {
+		return fmt.Sprintf("the ARCB opens with the request's protection key; "+rest, len(r.request.Slots))
+	}
 	if len(r.given.hosts) == 0 {
-		return Link{Chain, NotChecked, opens + ", and that they are for IBM Z machines was for its maker to check: no host key document was given (--s390-hkd)"}
+		return Link{Chain, NotChecked, opens("whether its key slots (%d) are for IBM Z machines was for its maker to check: no host key document was given (--s390-hkd)")}
 	}
 	for i, slot := range r.request.Slots {
 		if !slices.ContainsFunc(r.given.hosts, func(h s390HostKey) bool { return bytes.Equal(h.hash, slot.HostKeyHash) }) {
@@ -235,14 +237,14 @@ func (r *s390Response) chain(opts *Options) Link {
 		}
 	}
 	if r.given.authority == nil {
-		return Link{Chain, NotChecked, opens + ", each for a given host key document, which is taken as it is (no --s390-roots)"}
+		return Link{Chain, NotChecked, opens("its key slots (%d) are for given host key documents, which are taken as they are (no --s390-roots)")}
 	}
 	for _, host := range r.given.hosts {
 		if _, err := r.given.authority.verify(host.document, opts.now()); err != nil {
 			return Link{Chain, Failed, fmt.Sprintf("the document of the host key %s: %s", host.hash, err)}
 		}
 	}
-	return Link{Chain, Verified, opens + ", each for a host key document by IBM's signing service, whose key leads to a given root"}
+	return Link{Chain, Verified, opens("its key slots (%d) are for host key documents by IBM's signing service, whose key leads to a given root")}
 }
 
 // revocation holds the host keys' documents against revocation lists.

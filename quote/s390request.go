@@ -150,7 +150,7 @@ func (r *S390Request) open(protectionKey []byte) (*s390Secrets, error) {
 // customer's private key.
 func (r *S390Request) protectionKey(owner *ecdh.PrivateKey, hosts []s390HostKey) ([]byte, error) {
 	if got := s390Coordinates(owner.PublicKey()); !bytes.Equal(got, r.CustomerKey) {
-		return nil, fmt.Errorf("the owner's key is %x.., the ARCB's customer public key %x..", got[14:30], []byte(r.CustomerKey[14:30]))
+		return nil, fmt.Errorf("the owner's key begins %x, and the ARCB's customer public key %x", got[14:30], []byte(r.CustomerKey[14:30]))
 	}
 	for _, host := range hosts {
 		i := r.slotOf(host.hash)
