@@ -146,7 +146,8 @@ type Options struct {
 
 	// Report is the hardware's, which stands for a software TPM's key and for the
 	// quote that is opened: an SEV-SNP report, whose certificate is in Hardware if
-	// not behind it, a TD quote, or a TDREPORT.
+	// not behind it, a TD quote, a TDREPORT, or a Secure Execution exchange file, whose
+	// key is in S390.
 	Report []byte
 	// AcceptSelfAsserted trusts a software TPM's quote without a report: its
 	// links stay SelfAsserted.

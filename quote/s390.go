@@ -250,7 +250,7 @@ func (r *s390Response) chain(opts *Options) Link {
 // revocation holds the host keys' documents against revocation lists.
 func (r *s390Response) revocation(opts *Options) (link Link) {
 	for i, host := range r.given.hosts {
-		one := Link{Collateral, Missing, "of no chain: see the link chain"}
+		one := Link{Collateral, Missing, fmt.Sprintf("the document of the host key %s leads to no root", host.hash)}
 		if chain, err := r.given.authority.verify(host.document, opts.now()); err == nil {
 			one = r.given.authority.revocation(chain, opts.now())
 		}

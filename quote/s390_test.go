@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tallystick/evidence"
 	"tallystick/internal/readertest"
 	"tallystick/internal/s390test"
 	"tallystick/quote"
@@ -615,6 +616,10 @@ func TestS390Soft(t *testing.T) {
 		}
 	}
 	r := newS390Round(s390All, bound[:])
+	b := &evidence.Bundle{Attest: soft.Attest, Signature: soft.Signature, Public: soft.Public, Report: r.exchange()}
+	if q := open(t, must(b.Marshal()), quote.Options{Nonce: softNonce, S390: r.options().S390}); !q.Trusted() || q.Inside.Kind != quote.S390 {
+		t.Errorf("in a bundle: %+v", q)
+	}
 	opts := softOptions(soft, nil)
 	opts.Report, opts.S390 = r.exchange(), r.options().S390
 	opts.S390.Header = s390test.Header("another image", s390Host.PublicKey())

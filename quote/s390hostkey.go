@@ -60,11 +60,11 @@ func parseS390OwnerKey(data []byte) (*ecdh.PrivateKey, error) {
 	}
 	key, err := x509.ParseECPrivateKey(data)
 	if err != nil {
-		any, err := x509.ParsePKCS8PrivateKey(data)
+		parsed, err := x509.ParsePKCS8PrivateKey(data)
 		if err != nil {
 			return nil, errors.New("the owner's key: neither PKCS #8 nor SEC 1, in PEM or DER, without a password")
 		}
-		key, _ = any.(*ecdsa.PrivateKey)
+		key, _ = parsed.(*ecdsa.PrivateKey)
 	}
 	if key == nil || key.Curve.Params().BitSize != 521 {
 		return nil, errors.New("the owner's key: of another kind, expected ECC on P-521")
