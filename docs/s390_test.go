@@ -18,7 +18,7 @@ func init() { pages["s390.md"] = secureExecution }
 // signing service of the tests' own, and what the owner of the request has.
 func secureExecution(t *testing.T, s *shell) {
 	host := s390test.Key("host")
-	header := s390test.Header("an image", host.PublicKey())
+	image, header := s390test.SmallImage("an image", host.PublicKey())
 	request := s390test.NewRequest("a request", s390test.Nonce|s390test.ImageKey|s390test.HostKey|s390test.Secrets, host.PublicKey())
 	arcb := request.ARCB()
 	response := s390test.Answer(host, arcb, header, []byte("a word of the guest's"))
@@ -31,7 +31,7 @@ func secureExecution(t *testing.T, s *shell) {
 	bound := softtpm.Binding(softNonce, append([]byte{0, 0x0b}, name[:]...), b.Attest)
 	s.bundle(t, "evidence.cmw", b)
 	for file, data := range map[string][]byte{
-		"hdr.bin": header, "arpk.bin": request.ProtectionKey, "owner.pem": s390test.PEM(request.Owner), "hkd.crt": ibm.Document(7, host.PublicKey()),
+		"hdr.bin": header, "se.img": image, "arpk.bin": request.ProtectionKey, "owner.pem": s390test.PEM(request.Owner), "hkd.crt": ibm.Document(7, host.PublicKey()),
 		"roots.pem": slices.Concat(ibm.Roots(), ibm.Lists()), "request.bin": s390test.Exchange(arcb, s390test.Response{}),
 		"response.bin": s390test.Exchange(arcb, response), "arcb.bin": arcb, "measurement.bin": response.Measurement,
 		"additional.bin": response.Additional, "user.bin": response.UserData, "cuid.bin": response.CUID,

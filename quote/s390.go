@@ -19,7 +19,8 @@ import (
 type S390Options struct {
 	// Header is the Secure Execution header of the image that the guest should run,
 	// alone or in the image: see ParseS390Header. The measurement is over its digests,
-	// and is good for no other header: then PLD is the register launch.
+	// and is good for no other header: then PLD is the register launch. An image's pages
+	// are held against its header: see ParseS390Image.
 	Header []byte
 
 	// Key is the request's protection key (ARPK), 32 bytes, which opens its ARCB. 64
@@ -193,6 +194,9 @@ func (r *s390Response) quote(opts *Options) (*Quote, error) {
 		q.Links = append(q.Links, r.revocation(opts))
 	}
 	q.Links = append(q.Links, nonce)
+	if pages := s390Pages(opts.S390.Header); pages != nil {
+		q.Links = append(q.Links, *pages)
+	}
 	r.additional(q)
 	return q, nil
 }

@@ -86,7 +86,7 @@ func (r *s390Response) additional(q *Quote) {
 			continue
 		}
 		if part.size > len(left) {
-			q.Links = append(q.Links, Link{Binding, Failed, fmt.Sprintf("the additional data ends %d bytes into %s, expected %d, which the request's flags ask for", len(left), part.name, part.size)})
+			q.bindAlso(Link{Binding, Failed, fmt.Sprintf("the additional data ends %d bytes into %s, expected %d, which the request's flags ask for", len(left), part.name, part.size)})
 			return
 		}
 		f := Fact{part.name, left[:part.size].String()}
@@ -102,8 +102,16 @@ func (r *s390Response) additional(q *Quote) {
 		q.Warnings = append(q.Warnings, fmt.Sprintf("the additional data has %d bytes more than the flags that are known here ask for", len(left)))
 	}
 	if len(r.given.hosts) > 0 && len(hashes) > 0 {
-		q.Links = append(q.Links, r.ofGivenHosts(hashes))
+		q.bindAlso(r.ofGivenHosts(hashes))
 	}
+}
+
+// bindAlso adds to the link Binding.
+func (q *Quote) bindAlso(l Link) {
+	if old, ok := q.Link(Binding); ok {
+		l = both(old, l)
+	}
+	q.setLink(l)
 }
 
 // ofGivenHosts tells whether the machine that answered is one of those whose host

@@ -33,6 +33,7 @@ const (
 type S390Header struct {
 	Version       uint32     // 0x0100
 	Flags         uint64     // PCF, bit 0 the highest
+	Pages         uint64     // NEP, of the image's components
 	PLD, ALD, TLD rtmr.Hex   // 64 bytes: SHA-512 over the image's pages, their addresses, their tweaks
 	Tag           rtmr.Hex   // 16 bytes, of AES-256-GCM over the header by its owner's key
 	HostKeyHashes []rtmr.Hex // PHKH, 32 bytes each: the hosts that can unpack the image
@@ -59,7 +60,7 @@ func ParseS390Header(data []byte) (*S390Header, error) {
 
 // findS390Header returns where an image's header begins.
 func findS390Header(image []byte) (int, error) {
-	if len(image) >= s390MetadataAt+28 && bytes.HasPrefix(image[s390MetadataAt:], []byte(s390MetadataMagic)) {
+	if hasS390Metadata(image) {
 		at := binary.BigEndian.Uint64(image[s390MetadataAt+8:])
 		if at >= uint64(len(image)) || !bytes.HasPrefix(image[at:], []byte(s390HeaderMagic)) {
 			return 0, fmt.Errorf("offset %d: the image's metadata has its header at %d, and there is no %q", s390MetadataAt+8, at, s390HeaderMagic)
@@ -74,6 +75,13 @@ func findS390Header(image []byte) (int, error) {
 	return 0, fmt.Errorf("%d bytes that begin %.8x: neither a Secure Execution header (%q) nor an image with one on its first %d pages", len(image), image, s390HeaderMagic, s390SearchedPages)
 }
 
+// hasS390Metadata reports whether an image has metadata: 8 bytes magic, be64 offset of
+// the header, be32 version, be64 offset of the IPL parameter block (s390-tools,
+// rust/pv/src/brcb.rs).
+func hasS390Metadata(image []byte) bool {
+	return len(image) >= s390MetadataAt+28 && bytes.HasPrefix(image[s390MetadataAt:], []byte(s390MetadataMagic))
+}
+
 func parseS390Header(data []byte, base int) (h *S390Header, size int, err error) {
 	f := bigEndian(data)
 	f.base = base
@@ -85,7 +93,7 @@ func parseS390Header(data []byte, base int) (h *S390Header, size int, err error)
 	declared := f.u32("PHS")
 	f.bytes("IV and reserved", 16)
 	slots, encrypted := f.u64("NKS"), f.u64("SEA")
-	f.u64("NEP")
+	h.Pages = f.u64("NEP")
 	h.Flags = f.u64("PCF")
 	f.bytes("customer public key", 2*s390CoordSize)
 	h.PLD, h.ALD, h.TLD = f.bytes("PLD", 64), f.bytes("ALD", 64), f.bytes("TLD", 64)

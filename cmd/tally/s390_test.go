@@ -21,7 +21,9 @@ func init() { scriptSetups["s390"] = secureExecution }
 // which the response of soft.bin stands.
 func secureExecution(t *testing.T, env *testscript.Env) error {
 	host, other := s390test.Key("host"), s390test.Key("another host")
-	header := s390test.Header("an image", host.PublicKey())
+	image, header := s390test.SmallImage("an image", host.PublicKey())
+	altered := slices.Clone(image)
+	altered[0x15000] ^= 1
 	request := s390test.NewRequest("a request", s390test.Nonce|s390test.ImageKey|s390test.HostKey|s390test.Secrets, host.PublicKey())
 	arcb := request.ARCB()
 	response := s390test.Answer(host, arcb, header, []byte("user"))
@@ -31,7 +33,7 @@ func secureExecution(t *testing.T, env *testscript.Env) error {
 	for name, data := range map[string][]byte{
 		"exchange.bin": s390test.Exchange(arcb, response), "request.bin": s390test.Exchange(arcb, s390test.Response{}), "arcb.bin": arcb,
 		"measurement.bin": response.Measurement, "additional.bin": response.Additional, "user.bin": response.UserData, "cuid.bin": response.CUID,
-		"hdr.bin": header, "image.bin": slices.Concat(make([]byte, 0x14000), header, make([]byte, 0x8000)),
+		"hdr.bin": header, "image.bin": image, "altered.bin": altered, "cut.bin": image[:s390test.HeaderAt+0x1000],
 		"other-hdr.bin": s390test.Header("another image", host.PublicKey()),
 		"arpk.bin":      request.ProtectionKey, "measurement-key.bin": request.MeasurementKey, "owner.pem": s390test.PEM(request.Owner),
 		"other-arpk.bin": s390test.NewRequest("another", 0, host.PublicKey()).ProtectionKey,
