@@ -179,8 +179,9 @@ type s390Response struct {
 }
 
 func (r *s390Response) quote(opts *Options) (*Quote, error) {
-	q := &Quote{Kind: S390, Version: int(r.Version >> 8), Facts: r.facts(), asked: asked{reportData: r.bound(), field: "the user data"}}
+	q := &Quote{Kind: S390, Version: int(r.Version >> 8), asked: asked{reportData: r.bound(), field: "the user data"}}
 	secrets, chain := r.open(opts)
+	q.Facts = r.facts()
 	signature := r.signature(secrets, chain)
 	nonce, err := r.nonce(secrets, signature, opts.Nonce)
 	if err != nil {

@@ -242,9 +242,12 @@ func TestS390Closed(t *testing.T) {
 		opts.S390.Key = r.request.MeasurementKey
 		q := open(t, s390test.Exchange(arcb, r.response), opts)
 		status(t, q, quote.Chain, quote.NotChecked, "the ARCB stays closed")
-		if !q.Trusted() || fact(q, "additional_data") != rtmr.Hex(r.response.Additional).String() || fact(q, "image_phkh")+fact(q, "firmware_state") != "" {
+		if !q.Trusted() || fact(q, "additional_data") != rtmr.Hex(r.response.Additional).String() || fact(q, "image_phkh")+fact(q, "firmware_state")+fact(q, "PAF")+fact(q, "PAF.NONCE")+fact(q, "NKS") != "" {
 			t.Errorf("%+v", q)
 		}
+		requirement, _ := quote.ParseRequirement("PAF.FIRMWARE_STATE=1")
+		q.Require(requirement)
+		status(t, q, quote.Required, quote.Missing, "no field PAF.FIRMWARE_STATE")
 	}
 	opts := r.options()
 	opts.Nonce, opts.S390.Key = r.request.Nonce[:15], r.request.MeasurementKey

@@ -57,6 +57,8 @@ func flagFacts(name string, flags uint64, bits []s390Bit) []Fact {
 	return facts
 }
 
+// facts are fields of the response, the header and the request. Of an ARCB that
+// stayed closed nothing is a fact: anybody can have written it.
 func (r *s390Response) facts() []Fact {
 	facts := []Fact{{"CUID", rtmr.Hex(r.CUID).String()}}
 	if len(r.UserData) > 0 {
@@ -65,6 +67,9 @@ func (r *s390Response) facts() []Fact {
 	if h := r.given.header; h != nil {
 		facts = append(facts, Fact{"PLD", h.PLD.String()}, Fact{"ALD", h.ALD.String()}, Fact{"TLD", h.TLD.String()}, Fact{"tag", h.Tag.String()})
 		facts = append(facts, flagFacts("PCF", h.Flags, s390HeaderFlags)...)
+	}
+	if !r.opened {
+		return facts
 	}
 	facts = append(facts, flagFacts("PAF", r.request.Flags, s390RequestFlags)...)
 	return append(facts, Fact{"NKS", fmt.Sprint(len(r.request.Slots))})

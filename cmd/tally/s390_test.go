@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,7 +52,8 @@ func secureExecution(t *testing.T, env *testscript.Env) error {
 }
 
 // s390Soft is a software TPM's quote of the registers that journal.cel folds to,
-// which it writes.
+// which it writes, and
+// values.json with them.
 func s390Soft(t *testing.T, env *testscript.Env) *attester.Quote {
 	t.Helper()
 	m := fixtureMachine(t, "violations-7.3+ima.bin")
@@ -70,6 +72,13 @@ func s390Soft(t *testing.T, env *testscript.Env) *attester.Quote {
 		t.Fatal(err)
 	}
 	a, err := attester.New(attester.Options{InsecureUnlocked: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := json.Marshal(g.Values(t))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(env.WorkDir, "values.json"), values, 0o666)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
