@@ -34,7 +34,7 @@ type S390Exchange struct {
 	Measurement []byte // 64 bytes in a response
 	Additional  []byte // what the request's flags asked for: up to 32 KiB
 	UserData    []byte // by the guest: up to 256 bytes
-	CUID        []byte // 16 bytes, the guest's configuration unique id, new at each of its starts
+	CUID        []byte // 16 bytes, the configuration unique id of that instance of the guest
 }
 
 func isS390Exchange(data []byte) bool { return bytes.HasPrefix(data, []byte(s390ExchangeMagic)) }
