@@ -15,7 +15,7 @@ import (
 	"tallystick/rtmr"
 )
 
-func init() { scriptSetups["s390"] = secureExecution }
+func init() { scriptSetups["s390"], scriptSetups["measure-s390"] = secureExecution, secureExecution }
 
 // secureExecution lays out a Secure Execution guest's response, whole and in parts,
 // what its verifier has, and what others have; and a software TPM's quote, for
