@@ -186,7 +186,7 @@ func compareSelected(a, b rtmr.Selected) int {
 
 // families are the kinds of guest that registers tell; a TPM is in any of them.
 var families = map[rtmr.Kind]string{
-	rtmr.KindMRTD: "a TD", rtmr.KindRTMR: "a TD", rtmr.KindRIM: "a realm", rtmr.KindREM: "a realm", rtmr.KindLaunch: "an SEV guest",
+	rtmr.KindMRTD: "a TD", rtmr.KindRTMR: "a TD", rtmr.KindRIM: "a realm", rtmr.KindREM: "a realm", rtmr.KindLaunch: "an SEV guest", // a Secure Execution guest's is in tally's own results alone
 }
 
 // check refuses results that say nothing of registers, or that mix two guests up.

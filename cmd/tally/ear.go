@@ -21,6 +21,8 @@ func (f *resultFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.earAcceptWarning, "ear-accept-warning", false, "let a result pass whose verifier warns, as of a platform that is out of date; the verdict says so")
 }
 
+func (f *resultFlags) files() []string { return []string{f.ear, f.earKey} }
+
 // openWithResult opens the evidence: a quote, another verifier's result, or one beside
 // the other.
 func (f *evidenceFlags) openWithResult(opts quote.Options) (*quote.Quote, error) {
