@@ -78,7 +78,6 @@ func OpenEAR(data []byte, opts Options) (*Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attestation result: %w", err)
 	}
-	q.SHA256 = digestOf(data)
 	if opts.SkipSignature {
 		q.skip()
 	}

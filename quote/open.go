@@ -1,13 +1,11 @@
 package quote
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
 
 	"tallystick/evidence"
-	"tallystick/rtmr"
 )
 
 // ErrUnsupported is wrapped by the error of Open where the bytes are no
@@ -54,7 +52,6 @@ func Open(data []byte, opts Options) (*Quote, error) {
 			return nil, fmt.Errorf("%s: %w", f.name, err)
 		}
 		q.acceptsSelfAsserted = opts.AcceptSelfAsserted
-		q.SHA256 = digestOf(data)
 		if opts.SkipSignature {
 			q.skip()
 		}
@@ -64,10 +61,4 @@ func Open(data []byte, opts Options) (*Quote, error) {
 		return nil, fmt.Errorf("%w: the file is empty", ErrUnsupported)
 	}
 	return nil, fmt.Errorf("%w: %d bytes that begin %.16x, expected one of: %s", ErrUnsupported, len(data), data, strings.Join(names, ", "))
-}
-
-// digestOf is the SHA-256 of what was opened.
-func digestOf(data []byte) rtmr.Hex {
-	sum := sha256.Sum256(data)
-	return sum[:]
 }

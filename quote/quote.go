@@ -63,7 +63,6 @@ type Quote struct {
 	Inside   *Quote // the hardware's report that this evidence holds, as an HCL report does, or that stands for it
 	Warnings []string
 
-	SHA256 rtmr.Hex         // of the data that were opened; nil for a report that other evidence holds
 	Bundle *evidence.Bundle // the file, if it was a bundle of the project's own
 
 	asked                    // of a hardware's report

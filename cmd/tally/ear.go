@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -13,6 +14,8 @@ import (
 type resultFlags struct {
 	ear, earKey      string
 	earAcceptWarning bool
+
+	opened [][sha256.Size]byte // digests of the files that were opened: of the quote, then of the result
 }
 
 func (f *resultFlags) register(flags *pflag.FlagSet) {
@@ -34,12 +37,14 @@ func (f *evidenceFlags) openWithResult(opts quote.Options) (*quote.Quote, error)
 	case f.ear == "":
 		return f.openPlaced(opts)
 	}
-	alone := f.quote == "" && f.values == ""
-	result, err := f.openResult(opts, alone)
-	if alone || err != nil {
-		return result, err
+	if f.quote == "" && f.values == "" {
+		return f.openResult(opts, true)
 	}
 	q, err := f.openPlaced(opts)
+	if err != nil {
+		return nil, err
+	}
+	result, err := f.openResult(opts, false)
 	if err != nil {
 		return nil, err
 	}
@@ -71,5 +76,6 @@ func (f *evidenceFlags) openResult(opts quote.Options, alone bool) (*quote.Quote
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.ear, err)
 	}
+	f.opened = append(f.opened, sha256.Sum256(data))
 	return result, nil
 }

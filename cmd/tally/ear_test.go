@@ -341,4 +341,13 @@ func TestEmitEARRoundTrip(t *testing.T) {
 	if in := third.Quote.Inside; third.Verdict != "reconciled" || status != 0 || in == nil || in.Kind != "ear" || in.Binding != "verified" {
 		t.Errorf("%s (%s), %+v", third.Verdict, third.Text, third.Quote)
 	}
+	both, _, _ := emits(t, dir, append(evidence, "--ear", "result.jwt", "--ear-key", "public.pem", "tpm.cmw")...)
+	of := both.claims[evidenceClaim].(claims)["quote"].(claims)
+	bundle, result := sha256.Sum256(data), sha256.Sum256(token)
+	if of["sha256"] != hex.EncodeToString(bundle[:]) || of["inside"].(claims)["sha256"] != hex.EncodeToString(result[:]) {
+		t.Errorf("%v, expected the digests %x and %x", of, bundle, result)
+	}
+	if got := both.tiers(); !slices.Equal(got, []string{"firmware affirming", "hardware affirming hardware=2 sourced-data=2", "kernel affirming"}) {
+		t.Errorf("%q", got)
+	}
 }

@@ -200,7 +200,7 @@ type earLog struct {
 // evidenceClaim says what the verdict is of. Of evidence that is not trusted it has no
 // registers: nothing that it says counts.
 func (c *investigation) evidenceClaim(r *verdictReport) *earEvidence {
-	out := &earEvidence{Version: 1, Verdict: r.Verdict, Text: r.Sentence, At: c.own.at, Quote: earQuoteOf(c.quote), Logs: []earLog{}}
+	out := &earEvidence{Version: 1, Verdict: r.Verdict, Text: r.Sentence, At: c.own.at, Quote: c.earQuote(), Logs: []earLog{}}
 	if len(r.expected) > 0 {
 		out.Expected = &r.expected
 	}
@@ -223,8 +223,21 @@ func (c *investigation) evidenceClaim(r *verdictReport) *earEvidence {
 	return out
 }
 
+// earQuote is the evidence, with the digests of its files: the quote's, and that of another
+// verifier's result beside it.
+func (c *investigation) earQuote() *earQuote {
+	out := earQuoteOf(c.quote)
+	for i, at := 0, out; at != nil && i < len(c.own.opened); at = at.Inside {
+		if i == 0 || at.Kind == quote.EAR {
+			at.SHA256 = hex.EncodeToString(c.own.opened[i][:])
+			i++
+		}
+	}
+	return out
+}
+
 func earQuoteOf(q *quote.Quote) *earQuote {
-	out := &earQuote{Kind: q.Kind, SHA256: q.SHA256.String(), Links: map[string]quote.Status{}}
+	out := &earQuote{Kind: q.Kind, Links: map[string]quote.Status{}}
 	for _, l := range q.Links {
 		if old, again := out.Links[l.Name]; !again || old == quote.Verified { // of those of one name, one that is not verified
 			out.Links[l.Name] = l.Status

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -110,9 +111,9 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 // openPlaced opens the quote, and places the registers of a TPM's by --values.
 func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 	if f.quote == "" {
-		return openQuote(f.values, opts)
+		return f.openQuote(f.values, opts)
 	}
-	q, err := openQuote(f.quote, opts)
+	q, err := f.openQuote(f.quote, opts)
 	switch {
 	case err != nil:
 		return nil, err
@@ -145,7 +146,7 @@ func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 // and machines run for months.
 const maxEvidence = 256 << 20
 
-func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
+func (f *evidenceFlags) openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	data, err := readEvidence(path)
 	if err != nil {
 		return nil, err
@@ -154,6 +155,7 @@ func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	f.opened = append(f.opened, sha256.Sum256(data))
 	return q, nil
 }
 
