@@ -33,7 +33,8 @@ func newMeasure() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-	// one subcommand a line
+		// one subcommand a line
+		newMeasureTDX(),
 	)
 	return cmd
 }

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tallystick/ima"
+	"tallystick/quote/launch"
+	"tallystick/rtmr"
+)
+
+// tdxFlags say what the TD is launched with.
+type tdxFlags struct {
+	firmware, vmm, memory, secureBoot string
+	edk2                              int
+	early                             bool
+	kernel, initrd, commandLine       string
+	acpi                              [3]string
+	log                               string
+	output                            measureOutput
+}
+
+var secureBoots = map[string]launch.SecureBoot{
+	"from-image": launch.SecureBootFromImage, "not-set": launch.SecureBootNotSet, "off": launch.SecureBootOff, "on": launch.SecureBootOn,
+}
+
+// acpiFlags are for what the firmware measures of QEMU's files, in its order.
+var acpiFlags = [3]string{"acpi-loader", "acpi-rsdp", "acpi-tables"}
+
+func newMeasureTDX() *cobra.Command {
+	var f tdxFlags
+	cmd := &cobra.Command{
+		Use:   "tdx --tdvf FILE",
+		Short: "Recompute a TD's MRTD, and RTMR0 to RTMR2 as far as they follow from files",
+		Long: `Recompute MRTD of a TD from its firmware image, by the rule of the VMM that
+launches it.
+
+Where QEMU hands a kernel to the firmware (--kernel), RTMR1 and RTMR2 follow from
+the kernel, the initrd and the command line, and RTMR0 from the image, the
+machine's memory and the host's ACPI tables. Those tables are in no image: give
+QEMU's files (--acpi-loader, --acpi-rsdp, --acpi-tables), or a log of such a TD
+(--log), which is then believed in that and in no other point. A register that
+does not follow from what was given is left out, and standard error says why.
+
+The VMM's rules: qemu is QEMU from 10.1, qemu-9 and qemu-8 are QEMU 9 and 8 as
+distributions patched them for TDX, gce is Google's, and gce-all Google's as it
+was first, which measured its list of memory into MRTD.`,
+		Example: `  tally measure tdx --tdvf OVMF.fd > expected.json
+  tally measure tdx --tdvf OVMF.fd --kernel vmlinuz --initrd initrd --append "console=ttyS0" --memory 4G --log ccel.bin
+  tally reconcile --quote quote.bin --expect expected.json ccel.bin`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.firmware, "tdvf", "", "the firmware image, whole: OVMF's variables and code in one file")
+	flags.StringVar(&f.vmm, "vmm", string(launch.TDXQEMU), "the VMM whose rules hold: "+words(launch.TDXHosts))
+	flags.StringVar(&f.memory, "memory", "", "the machine's memory, such as 512M or 16G")
+	flags.BoolVar(&f.early, "early-accept", false, "a GCE machine whose firmware accepts all of its memory")
+	flags.IntVar(&f.edk2, "edk2", launch.DefaultEDK2, "the release of edk2 that the firmware was built from, as year and month")
+	flags.StringVar(&f.secureBoot, "secure-boot", "from-image", "the variable SecureBoot: from-image (on if the image has a PK, else not-set), not-set (built without Secure Boot), off, on")
+	flags.StringVar(&f.kernel, "kernel", "", "the kernel that QEMU hands over")
+	flags.StringVar(&f.initrd, "initrd", "", "its initrd")
+	flags.StringVar(&f.commandLine, "append", "", "its command line, as it is given to QEMU")
+	for i, name := range acpiFlags {
+		flags.StringVar(&f.acpi[i], name, "", "QEMU's file "+[...]string{"etc/table-loader", "etc/acpi/rsdp", "etc/acpi/tables"}[i])
+	}
+	flags.StringVar(&f.log, "log", "", "a log of such a TD, for the digests of what the host decides: its list of memory and its ACPI tables")
+	f.output.register(cmd)
+	complete(cmd, "vmm", texts(launch.TDXHosts)...)
+	complete(cmd, "secure-boot", "from-image", "not-set", "off", "on")
+	return cmd
+}
+
+func (f *tdxFlags) run(stdout, stderr io.Writer) error {
+	td, err := f.td()
+	if err != nil {
+		return err
+	}
+	m, err := td.Measure()
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.firmware, err)
+	}
+	notes := f.notes(m)
+	if len(m.Values) == 0 {
+		return errors.New(strings.Join(notes, "; "))
+	}
+	if !f.output.parts {
+		for _, note := range notes {
+			fmt.Fprintln(stderr, "tally:", printable(note))
+		}
+	}
+	return f.output.print(stdout, m.Values, []string{"REGISTER", "PART", "MEASURED", "FROM", "SHA384"}, tdxRows(m), notes...)
+}
+
+// td reads the files and the other flags.
+func (f *tdxFlags) td() (td launch.TDX, err error) {
+	if f.firmware == "" {
+		return td, errors.New("--tdvf is needed: the firmware image")
+	}
+	td = launch.TDX{Host: launch.TDXHost(f.vmm), EDK2: f.edk2, EarlyAccept: f.early, CommandLine: f.commandLine}
+	if !slices.Contains(launch.TDXHosts, td.Host) {
+		return td, fmt.Errorf("--vmm %q, expected one of %s", f.vmm, words(launch.TDXHosts))
+	}
+	if year, month := f.edk2/100, f.edk2%100; year < 2022 || year > 2100 || month < 1 || month > 12 {
+		return td, fmt.Errorf("--edk2 %d, expected year and month of a release, such as %d", f.edk2, launch.DefaultEDK2)
+	}
+	var ok bool
+	if td.SecureBoot, ok = secureBoots[f.secureBoot]; !ok {
+		return td, fmt.Errorf("--secure-boot %q, expected from-image, not-set, off or on", f.secureBoot)
+	}
+	if f.early && (td.Host != launch.TDXGCE && td.Host != launch.TDXGCEAll) {
+		return td, fmt.Errorf("--early-accept was given, and --vmm %s has no such setting", td.Host)
+	}
+	if td.Memory, err = parseMemory(f.memory); err != nil {
+		return td, err
+	}
+	if td.Firmware, err = readTDVF(f.firmware); err != nil {
+		return td, err
+	}
+	for path, to := range map[string]*[]byte{f.kernel: &td.Kernel, f.initrd: &td.Initrd, f.acpi[0]: &td.ACPI[0], f.acpi[1]: &td.ACPI[1], f.acpi[2]: &td.ACPI[2]} {
+		if path == "" {
+			continue
+		}
+		if *to, err = readImage(path); err != nil {
+			return td, err
+		}
+	}
+	if f.log != "" {
+		td.Log, err = readHostShare(f.log)
+	}
+	return td, err
+}
+
+func readTDVF(path string) (*launch.TDVF, error) {
+	image, err := readImage(path)
+	if err != nil {
+		return nil, err
+	}
+	firmware, err := launch.ParseTDVF(image)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return firmware, nil
+}
+
+func readHostShare(path string) (launch.HostShare, error) {
+	l, err := new(inputFlags).open(path, ima.Signs{})
+	if err != nil {
+		return launch.HostShare{}, err
+	}
+	defer l.Close()
+	share, err := launch.ReadHostShare(l.Measurements())
+	if err != nil {
+		err = l.fault(err)
+	}
+	return share, err
+}
+
+// parseMemory reads a size with a unit; "" is 0. Without a unit it is an error,
+// for QEMU's is MiB and others' are bytes.
+func parseMemory(s string) (uint64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	shift, ok := map[string]int{"M": 20, "G": 30, "T": 40}[strings.ToUpper(s[len(s)-1:])]
+	n, err := strconv.ParseUint(s[:len(s)-1], 10, 64)
+	if !ok || err != nil || n == 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("--memory %q, expected a number with M, G or T, such as 512M or 16G", s)
+	}
+	return n << shift, nil
+}
+
+// notes say what the values are without, and what they believe.
+func (f *tdxFlags) notes(m *launch.TDXMeasurement) (notes []string) {
+	for _, n := range m.NotPredicted {
+		notes = append(notes, fmt.Sprintf("%s is not predicted: %s", n.Register, n.Why))
+	}
+	var believed []string
+	for _, e := range m.Events {
+		if e.Other != nil {
+			notes = append(notes, fmt.Sprintf("%s: the log has another digest of %s, %s", f.log, e.Name, e.Other))
+		}
+		if _, predicted := m.Values[rtmr.SHA384][e.Register]; e.FromLog && predicted {
+			believed = append(believed, e.Name)
+		}
+	}
+	if len(believed) > 0 {
+		notes = append(notes, fmt.Sprintf("rtmr0 takes the digests of %s from %s, and nothing confirms them", strings.Join(believed, ", "), f.log))
+	}
+	return notes
+}
+
+func tdxRows(m *launch.TDXMeasurement) (rows [][]string) {
+	for _, s := range m.Sections {
+		from := "-"
+		if s.RawDataSize > 0 {
+			from = fmt.Sprintf("the image at %#x", s.DataOffset)
+		}
+		rows = append(rows, []string{"mrtd", s.Type.String(), fmt.Sprintf("%#x to %#x: %d pages added, %d chunks extended", s.MemoryAddress, s.MemoryAddress+s.MemoryDataSize, s.Added, s.Extended), from, "-"})
+	}
+	for _, e := range m.Events {
+		digest := "-"
+		if e.Digest != nil {
+			digest = e.Digest.String()
+		}
+		rows = append(rows, []string{e.Register.String(), e.Name, e.Type, e.From, digest})
+	}
+	return rows
+}
+
+func texts[T ~string](values []T) (out []string) {
+	for _, v := range values {
+		out = append(out, string(v))
+	}
+	return out
+}
+
+func words[T ~string](values []T) string { return strings.Join(texts(values), ", ") }

@@ -1,0 +1,215 @@
+package launch
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tallystick/rtmr"
+)
+
+// TDXHost is a VMM that launches TDs. They differ in the order of MRTD, in the list
+// of memory that they hand over, and in what they make of a kernel.
+type TDXHost string
+
+// The hosts.
+const (
+	// TDXQEMU is QEMU from 10.1 with Linux from 6.16: page by page, the kernel as it is.
+	TDXQEMU TDXHost = "qemu"
+	// TDXQEMU9 is QEMU 9 as distributions patched it for TDX: page by page, the kernel
+	// with its setup header written to.
+	TDXQEMU9 TDXHost = "qemu-9"
+	// TDXQEMU8 is QEMU 8 as distributions patched it: section by section, the kernel
+	// with its setup header written to.
+	TDXQEMU8 TDXHost = "qemu-8"
+	// TDXGCE is Google's: page by page, a list of memory of its own, no kernel.
+	TDXGCE TDXHost = "gce"
+	// TDXGCEAll is Google's as it was first, which extended every section, the list of
+	// memory too, so that MRTD depends on the machine's size.
+	TDXGCEAll TDXHost = "gce-all"
+)
+
+// TDXHosts are all of them.
+var TDXHosts = []TDXHost{TDXQEMU, TDXQEMU9, TDXQEMU8, TDXGCE, TDXGCEAll}
+
+func (h TDXHost) qemu() bool { return h == TDXQEMU || h.patches() }
+
+// patches reports whether the host writes to a kernel's setup header.
+func (h TDXHost) patches() bool { return h == TDXQEMU8 || h == TDXQEMU9 }
+
+func (h TDXHost) order() PageOrder {
+	if h == TDXQEMU8 {
+		return SectionTwice
+	}
+	return PageByPage
+}
+
+// SecureBoot is the variable of that name, as the firmware sets it when it starts.
+type SecureBoot uint8
+
+const (
+	// SecureBootFromImage is On if the image has a PK and SecureBootEnable does not
+	// forbid it, and otherwise NotSet.
+	SecureBootFromImage SecureBoot = iota
+	SecureBootNotSet               // the firmware was built without Secure Boot
+	SecureBootOff                  // it was built with it, and has no PK
+	SecureBootOn
+)
+
+// The releases of edk2 from which a TD measures other things.
+const (
+	// edk2Separator measures the second separator into RTMR1, and not into RTMR0.
+	edk2Separator = 202408
+	// edk2Host measures QEMU's boot menu and boot order and the SMBIOS tables, and puts
+	// initrd=initrd before the command line, and not behind it.
+	edk2Host = 202505
+)
+
+// DefaultEDK2 is the release that TDX takes if it is given none.
+const DefaultEDK2 = 202502
+
+// TDX is a TD that is to be launched: the firmware, and what of the host's share is
+// known.
+type TDX struct {
+	Firmware *TDVF
+	Host     TDXHost // "" for TDXQEMU
+	EDK2     int     // the release that the firmware was built from, year and month; 0 for DefaultEDK2
+
+	Memory      uint64 // of the machine, bytes; 0 if not known
+	EarlyAccept bool   // a GCE machine whose firmware accepts all memory
+	SecureBoot  SecureBoot
+
+	// Kernel and Initrd are what QEMU's -kernel and -initrd name, CommandLine what
+	// -append says. Without a kernel the TD boots from a disk.
+	Kernel, Initrd []byte
+	CommandLine    string
+
+	// ACPI is what QEMU has as etc/table-loader, etc/acpi/rsdp and etc/acpi/tables.
+	ACPI [3][]byte
+
+	// Log has what is not known otherwise, from a log of such a TD: see HostShare.
+	Log HostShare
+}
+
+// TDXEvent is a measurement that firmware or kernel make.
+type TDXEvent struct {
+	Register rtmr.Register
+	Type     string   // the event's type in a log
+	Name     string   // what is measured
+	Digest   rtmr.Hex // SHA-384; nil if it is not known
+	From     string   // what gave the digest, or what would
+	FromLog  bool     // nothing gave it but the log
+	Other    rtmr.Hex // what the log has, where that is another digest
+}
+
+// NotPredicted is a register without a prediction.
+type NotPredicted struct {
+	Register rtmr.Register
+	Why      string
+}
+
+// TDXMeasurement is what a TD is expected to hold.
+type TDXMeasurement struct {
+	Sections     []MeasuredSection
+	Events       []TDXEvent // in the order of the log
+	Values       rtmr.Values
+	NotPredicted []NotPredicted
+}
+
+// tdRegisters are those that firmware, loader and kernel extend.
+var tdRegisters = [...]rtmr.Register{rtmr.MustParse("rtmr0"), rtmr.MustParse("rtmr1"), rtmr.MustParse("rtmr2")}
+
+// Measure gives MRTD, and RTMR0 to RTMR2 as far as they follow from what is known.
+//
+// A register is in Values only if every digest that is folded into it is there;
+// otherwise NotPredicted says which is not, and what would give it. It is an
+// error if what is given cannot be launched, such as an image with sections that
+// the host refuses, or a kernel that is no PE image.
+func (t TDX) Measure() (*TDXMeasurement, error) {
+	t.Host, t.EDK2 = cmp.Or(t.Host, TDXQEMU), cmp.Or(t.EDK2, DefaultEDK2)
+	if !slices.Contains(TDXHosts, t.Host) {
+		return nil, fmt.Errorf("host %q, expected one of %q", t.Host, TDXHosts)
+	}
+	if len(t.Kernel) > 0 && !t.Host.qemu() {
+		return nil, fmt.Errorf("a kernel was given, and %s boots from disks alone", t.Host)
+	}
+	if len(t.Kernel) == 0 && (len(t.Initrd) > 0 || t.CommandLine != "") {
+		return nil, errors.New("an initrd or a command line was given, and no kernel that QEMU would hand over with it")
+	}
+	list, err := t.memoryList()
+	if err != nil {
+		return nil, err
+	}
+	m := &TDXMeasurement{Values: rtmr.Values{}}
+	if err := t.build(m, list); err != nil {
+		return nil, err
+	}
+	if err := t.boot(m, list); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// memoryList is TD_HOB's content, nil if the memory is not known.
+func (t *TDX) memoryList() ([]byte, error) {
+	switch {
+	case t.Memory == 0:
+		return nil, nil
+	case t.Host.qemu():
+		return t.Firmware.qemuHOB(t.Memory)
+	}
+	return t.Firmware.gceHOB(t.Memory, t.EarlyAccept)
+}
+
+// build gives MRTD.
+func (t *TDX) build(m *TDXMeasurement, list []byte) (err error) {
+	if t.Host == TDXGCEAll && list == nil {
+		m.NotPredicted = append(m.NotPredicted, NotPredicted{rtmr.MRTD, "this host measures its list of memory into it: the memory's size is needed"})
+		return nil
+	}
+	if err := t.accepts(); err != nil {
+		return err
+	}
+	var content []byte
+	if t.Host == TDXGCEAll {
+		content = append(slices.Clone(list), endOfHOB()...)
+	}
+	mrtd, sections, err := t.Firmware.mrtd(t.Host.order(), t.Host == TDXGCEAll, content)
+	if err != nil {
+		return err
+	}
+	m.Sections = sections
+	m.Values.Set(rtmr.SHA384, rtmr.MRTD, mrtd)
+	return nil
+}
+
+// accepts is an error if the host refuses a section of the image.
+func (t *TDX) accepts() error {
+	for i, s := range t.Firmware.Sections {
+		if s.Type > SectionTempMem && (t.Host == TDXQEMU || !t.Host.qemu()) {
+			return fmt.Errorf("section %d (%s): %s launches no image that has one, expected BFV, CFV, TD_HOB or TempMem", i, s.Type, t.Host)
+		}
+	}
+	return nil
+}
+
+// fold adds a register to the values, if all that is extended into it is known.
+func (m *TDXMeasurement) fold(r rtmr.Register) {
+	value := r.ResetValue(rtmr.SHA384)
+	for _, e := range m.Events {
+		if e.Register != r {
+			continue
+		}
+		if e.Digest == nil {
+			m.without(r, fmt.Sprintf("%s is not known: %s", e.Name, e.From))
+			return
+		}
+		rtmr.SHA384.Extend(value, e.Digest)
+	}
+	m.Values.Set(rtmr.SHA384, r, value)
+}
+
+func (m *TDXMeasurement) without(r rtmr.Register, why string) {
+	m.NotPredicted = append(m.NotPredicted, NotPredicted{r, why})
+}
