@@ -24,9 +24,9 @@ const (
 	SectionTwice
 )
 
-// MeasuredSection is what a section gave to MRTD.
-type MeasuredSection struct {
-	Section
+// TDVFMeasured is what a section gave to MRTD.
+type TDVFMeasured struct {
+	TDVFSection
 	Added    int // pages: TDH.MEM.PAGE.ADD
 	Extended int // chunks of 256 bytes: TDH.MR.EXTEND
 }
@@ -43,19 +43,19 @@ type MeasuredSection struct {
 //
 // hob, where it is not nil, is what the TD_HOB section holds, which is extended if
 // the section says so; everything follows from it zero.
-func (t *TDVF) MRTD(order PageOrder) (mrtd rtmr.Hex, parts []MeasuredSection, err error) {
+func (t *TDVF) MRTD(order PageOrder) (mrtd rtmr.Hex, parts []TDVFMeasured, err error) {
 	return t.mrtd(order, false, nil)
 }
 
 // mrtd is MRTD. With all, sections are extended whatever their attributes say, and
 // hob is what TD_HOB begins with.
-func (t *TDVF) mrtd(order PageOrder, all bool, hob []byte) (mrtd rtmr.Hex, parts []MeasuredSection, err error) {
+func (t *TDVF) mrtd(order PageOrder, all bool, hob []byte) (mrtd rtmr.Hex, parts []TDVFMeasured, err error) {
 	m := builder{digest: sha512.New384(), order: order}
 	for i := range t.Sections {
 		s := &t.Sections[i]
-		if all && s.Attributes&SectionPageAug == 0 {
+		if all && s.Attributes&TDVFPageAug == 0 {
 			extended := *s
-			extended.Attributes |= SectionExtend
+			extended.Attributes |= TDVFExtend
 			s = &extended
 		}
 		content, err := t.content(s, all, hob)
@@ -63,24 +63,24 @@ func (t *TDVF) mrtd(order PageOrder, all bool, hob []byte) (mrtd rtmr.Hex, parts
 			return nil, nil, fmt.Errorf("section %d (%s): %w", i, s.Type, err)
 		}
 		m.section(s, content)
-		parts = append(parts, MeasuredSection{t.Sections[i], m.added, m.extended})
+		parts = append(parts, TDVFMeasured{t.Sections[i], m.added, m.extended})
 	}
 	return m.digest.Sum(nil), parts, nil
 }
 
 // content returns what a section's memory begins with, where it is extended; what
 // follows is zero.
-func (t *TDVF) content(s *Section, all bool, hob []byte) ([]byte, error) {
-	if s.Attributes&SectionExtend == 0 {
+func (t *TDVF) content(s *TDVFSection, all bool, hob []byte) ([]byte, error) {
+	if s.Attributes&TDVFExtend == 0 {
 		return nil, nil
 	}
 	switch s.Type {
-	case SectionBFV, SectionCFV:
+	case TDVFBFV, TDVFCFV:
 		if uint64(s.RawDataSize) != s.MemoryDataSize {
 			return nil, fmt.Errorf("it is extended, and RawDataSize %#x is not MemoryDataSize %#x: what fills the rest is the VMM's", s.RawDataSize, s.MemoryDataSize)
 		}
 		return t.data(s), nil
-	case SectionTDHOB:
+	case TDVFTDHOB:
 		if hob == nil {
 			return nil, errors.New("it is extended, and what is in it is the VMM's")
 		}
@@ -88,7 +88,7 @@ func (t *TDVF) content(s *Section, all bool, hob []byte) ([]byte, error) {
 			return nil, fmt.Errorf("the list takes %d bytes, and it has %d", len(hob), s.MemoryDataSize)
 		}
 		return hob, nil
-	case SectionTempMem:
+	case TDVFTempMem:
 		if all {
 			return nil, nil
 		}
@@ -103,10 +103,10 @@ type builder struct {
 	added, extended int // of the last section
 }
 
-func (m *builder) section(s *Section, content []byte) {
+func (m *builder) section(s *TDVFSection, content []byte) {
 	m.added, m.extended = 0, 0
 	for page := s.MemoryAddress; page < s.end(); page += pageBytes {
-		if s.Attributes&SectionPageAug == 0 {
+		if s.Attributes&TDVFPageAug == 0 {
 			m.add(page)
 		}
 		if m.order == PageByPage {
@@ -123,8 +123,8 @@ func (m *builder) add(page uint64) {
 	m.added++
 }
 
-func (m *builder) extendPage(s *Section, page uint64, content []byte) {
-	if s.Attributes&SectionExtend == 0 {
+func (m *builder) extendPage(s *TDVFSection, page uint64, content []byte) {
+	if s.Attributes&TDVFExtend == 0 {
 		return
 	}
 	for at := page; at < page+pageBytes; at += chunkBytes {

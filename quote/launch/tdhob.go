@@ -93,7 +93,7 @@ func (t *TDVF) qemuHOB(memory uint64) ([]byte, error) {
 	if low := ram[0].end; low < memory {
 		ram = append(ram, span{tdvfTop, tdvfTop + memory - low})
 	}
-	added := t.spans(SectionTDHOB, SectionTempMem)
+	added := t.spans(TDVFTDHOB, TDVFTempMem)
 	for _, s := range added {
 		if s.end > ram[0].end {
 			return nil, fmt.Errorf("memory %#x to %#x, where the image wants some, is not in the machine's low %#x bytes", s.start, s.end, ram[0].end)
@@ -165,7 +165,7 @@ func (t *TDVF) gceHOB(memory uint64, everywhere bool) ([]byte, error) {
 
 // hob writes the list for the image's TD_HOB, in which it has to have room.
 func (t *TDVF) hob(resources []hobResource, counted uint64) ([]byte, error) {
-	sections := t.of(SectionTDHOB)
+	sections := t.of(TDVFTDHOB)
 	if len(sections) == 0 {
 		return nil, fmt.Errorf("the image has no TD_HOB section")
 	}
@@ -178,7 +178,7 @@ func (t *TDVF) hob(resources []hobResource, counted uint64) ([]byte, error) {
 }
 
 // spans returns where sections of some types are, by address.
-func (t *TDVF) spans(types ...SectionType) (out []span) {
+func (t *TDVF) spans(types ...TDVFSectionType) (out []span) {
 	for _, s := range t.of(types...) {
 		out = append(out, span{s.MemoryAddress, s.end()})
 	}

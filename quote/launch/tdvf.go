@@ -7,57 +7,54 @@ import (
 	"slices"
 )
 
-// SectionType says what a TDVF section is for.
-type SectionType uint32
+// TDVFSectionType says what a TDVF section is for.
+type TDVFSectionType uint32
 
 // The types of the TDVF design guide (section 11) and of td-shim, which has more.
 const (
-	SectionBFV SectionType = iota // boot firmware volume: code
-	SectionCFV                    // configuration firmware volume: variables
-	SectionTDHOB
-	SectionTempMem
-	SectionPermMem
-	SectionPayload
-	SectionPayloadParam
-	SectionTDInfo
-	SectionTDParams
+	TDVFBFV TDVFSectionType = iota // boot firmware volume: code
+	TDVFCFV                        // configuration firmware volume: variables
+	TDVFTDHOB
+	TDVFTempMem
+	TDVFPermMem
+	TDVFPayload
+	TDVFPayloadParam
+	TDVFTDInfo
+	TDVFTDParams
 )
 
 var sectionTypes = []string{"BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam", "TD_INFO", "TD_PARAMS"}
 
 // String returns the design guide's name, or the number.
-func (t SectionType) String() string {
+func (t TDVFSectionType) String() string {
 	if int64(t) < int64(len(sectionTypes)) {
 		return sectionTypes[t]
 	}
 	return fmt.Sprintf("type %d", uint32(t))
 }
 
-// The bits of Section.Attributes.
+// The bits of TDVFSection.Attributes.
 const (
-	SectionExtend  = 1 << 0 // MR.EXTEND: the content is measured, not the place alone
-	SectionPageAug = 1 << 1 // PAGE.AUG: the TD accepts the pages itself, so they are not added
+	TDVFExtend  = 1 << 0 // MR.EXTEND: the content is measured, not the place alone
+	TDVFPageAug = 1 << 1 // PAGE.AUG: the TD accepts the pages itself, so they are not added
 )
 
-// Section is one section of a TDVF image: where it lies in the image and where in
+// TDVFSection is one section of a TDVF image: where it lies in the image and where in
 // the TD's memory.
-type Section struct {
+type TDVFSection struct {
 	DataOffset, RawDataSize       uint32 // in the image
 	MemoryAddress, MemoryDataSize uint64 // whole pages, below 4 GiB
-	Type                          SectionType
+	Type                          TDVFSectionType
 	Attributes                    uint32
 }
 
-// Pages is how many pages of 4096 bytes the section takes.
-func (s *Section) Pages() int { return int(s.MemoryDataSize / pageBytes) }
-
-func (s *Section) end() uint64 { return s.MemoryAddress + s.MemoryDataSize }
+func (s *TDVFSection) end() uint64 { return s.MemoryAddress + s.MemoryDataSize }
 
 // TDVF is a firmware image for a TD, with what its metadata say.
 type TDVF struct {
 	Image    []byte
 	Offset   int // of the metadata descriptor in the image
-	Sections []Section
+	Sections []TDVFSection
 }
 
 // ErrNoTDVF is wrapped by the error for an image that has no TDX metadata: it is
@@ -102,13 +99,13 @@ func ParseTDVF(image []byte) (*TDVF, error) {
 	}
 	for i := range count {
 		offset := at + tdvfDescriptor + i*tdvfSectionSize
-		s := readSection(image[offset:])
+		s := readTDVFSection(image[offset:])
 		if err := t.check(&s); err != nil {
 			return nil, fmt.Errorf("offset %#x: section %d (%s): %w", offset, i, s.Type, err)
 		}
 		t.Sections = append(t.Sections, s)
 	}
-	if len(t.of(SectionBFV)) == 0 {
+	if len(t.of(TDVFBFV)) == 0 {
 		return nil, fmt.Errorf("offset %#x: no section is a BFV, expected one at least", at)
 	}
 	return t, nil
@@ -153,17 +150,17 @@ func readDescriptor(image []byte, at int) (sections int, err error) {
 	return int(count), nil
 }
 
-func readSection(b []byte) Section {
+func readTDVFSection(b []byte) TDVFSection {
 	le := binary.LittleEndian
-	return Section{
+	return TDVFSection{
 		DataOffset: le.Uint32(b), RawDataSize: le.Uint32(b[4:]),
 		MemoryAddress: le.Uint64(b[8:]), MemoryDataSize: le.Uint64(b[16:]),
-		Type: SectionType(le.Uint32(b[24:])), Attributes: le.Uint32(b[28:]),
+		Type: TDVFSectionType(le.Uint32(b[24:])), Attributes: le.Uint32(b[28:]),
 	}
 }
 
 // check holds a section against the image and the sections before it.
-func (t *TDVF) check(s *Section) error {
+func (t *TDVF) check(s *TDVFSection) error {
 	if end := uint64(s.DataOffset) + uint64(s.RawDataSize); end > uint64(len(t.Image)) {
 		return fmt.Errorf("DataOffset %#x and RawDataSize %#x end at %#x, beyond the image's %#x bytes: is it the code alone, without the variables before it?", s.DataOffset, s.RawDataSize, end, len(t.Image))
 	}
@@ -180,16 +177,16 @@ func (t *TDVF) check(s *Section) error {
 		return fmt.Errorf("MemoryAddress %#x and MemoryDataSize %#x end above 4 GiB, expected below", s.MemoryAddress, s.MemoryDataSize)
 	}
 	switch s.Type {
-	case SectionBFV, SectionCFV:
+	case TDVFBFV, TDVFCFV:
 		if s.RawDataSize == 0 {
 			return errors.New("RawDataSize is 0, expected data")
 		}
-	case SectionTDHOB, SectionTempMem:
+	case TDVFTDHOB, TDVFTempMem:
 		if s.RawDataSize != 0 {
 			return fmt.Errorf("RawDataSize %#x, expected 0", s.RawDataSize)
 		}
 	}
-	if s.Type == SectionTDHOB && len(t.of(SectionTDHOB)) > 0 {
+	if s.Type == TDVFTDHOB && len(t.of(TDVFTDHOB)) > 0 {
 		return errors.New("the second one, expected one at most")
 	}
 	for i := range t.Sections {
@@ -201,7 +198,7 @@ func (t *TDVF) check(s *Section) error {
 }
 
 // of returns the sections of some types, in order.
-func (t *TDVF) of(types ...SectionType) (out []*Section) {
+func (t *TDVF) of(types ...TDVFSectionType) (out []*TDVFSection) {
 	for i := range t.Sections {
 		if slices.Contains(types, t.Sections[i].Type) {
 			out = append(out, &t.Sections[i])
@@ -211,6 +208,6 @@ func (t *TDVF) of(types ...SectionType) (out []*Section) {
 }
 
 // data is what the image has for a section.
-func (t *TDVF) data(s *Section) []byte {
+func (t *TDVF) data(s *TDVFSection) []byte {
 	return t.Image[s.DataOffset:][:s.RawDataSize]
 }

@@ -111,7 +111,7 @@ type NotPredicted struct {
 
 // TDXMeasurement is what a TD is expected to hold.
 type TDXMeasurement struct {
-	Sections     []MeasuredSection
+	Sections     []TDVFMeasured
 	Events       []TDXEvent // in the order of the log
 	Values       rtmr.Values
 	NotPredicted []NotPredicted
@@ -187,7 +187,7 @@ func (t *TDX) build(m *TDXMeasurement, list []byte) (err error) {
 // accepts is an error if the host refuses a section of the image.
 func (t *TDX) accepts() error {
 	for i, s := range t.Firmware.Sections {
-		if s.Type > SectionTempMem && (t.Host == TDXQEMU || !t.Host.qemu()) {
+		if s.Type > TDVFTempMem && (t.Host == TDXQEMU || !t.Host.qemu()) {
 			return fmt.Errorf("section %d (%s): %s launches no image that has one, expected BFV, CFV, TD_HOB or TempMem", i, s.Type, t.Host)
 		}
 	}

@@ -129,7 +129,7 @@ func (t *TDX) firmwareEvents(m *TDXMeasurement, list []byte) error {
 	hob := TDXEvent{Register: tdRegisters[0], Type: evTables, Name: "TD_HOB"}
 	t.host(&hob, list, t.Log.TDHOB, "the machine's memory")
 	m.Events = append(m.Events, hob)
-	volumes := t.Firmware.of(SectionCFV)
+	volumes := t.Firmware.of(TDVFCFV)
 	if len(volumes) != 1 {
 		return fmt.Errorf("the image has %d CFV sections, expected one, which the firmware measures", len(volumes))
 	}
@@ -186,7 +186,7 @@ func (t *TDX) secureBoot() SecureBoot {
 	if t.SecureBoot != SecureBootFromImage {
 		return t.SecureBoot
 	}
-	for _, s := range t.Firmware.of(SectionCFV) {
+	for _, s := range t.Firmware.of(TDVFCFV) {
 		variables, err := ParseVariables(t.Firmware.data(s))
 		if err != nil || len(variable(variables, efiGlobal, "PK")) == 0 {
 			continue

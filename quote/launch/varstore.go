@@ -56,8 +56,7 @@ func ParseVariables(volume []byte) ([]Variable, error) {
 		return nil, err
 	}
 	le := binary.LittleEndian
-	var out []Variable
-	replaced := map[int]bool{}
+	var found variables
 	for at := storeHeader; at+variableHeader <= len(store) && le.Uint16(store[at:]) == variableStart; {
 		header := store[at:]
 		names, datas := uint64(le.Uint32(header[36:])), uint64(le.Uint32(header[40:]))
@@ -67,27 +66,41 @@ func ParseVariables(volume []byte) ([]Variable, error) {
 		}
 		name := header[variableHeader:][:names]
 		v := Variable{Vendor: guidAt(header, 44), Name: utf16Name(name), Data: header[variableHeader+int(names):][:datas:datas]}
-		switch state := header[2]; state {
-		case variableAdded, variableReplaced:
-			out = addVariable(out, v, state == variableReplaced, replaced)
+		if state := header[2]; state == variableAdded || state == variableReplaced {
+			found.add(v, state == variableReplaced)
 		}
 		at = (int(end) + 3) &^ 3
 	}
-	return out, nil
+	return found.all, nil
 }
 
-// addVariable adds a variable, in the place of the one that it replaces.
-func addVariable(out []Variable, v Variable, old bool, replaced map[int]bool) []Variable {
-	for i, other := range out {
-		if other.Vendor == v.Vendor && other.Name == v.Name {
-			if !old || replaced[i] {
-				out[i], replaced[i] = v, old
-			}
-			return out
+// variables are those that were found, and which of them are being replaced.
+type variables struct {
+	all   []Variable
+	being []bool
+	at    map[variableName]int
+}
+
+type variableName struct {
+	vendor GUID
+	name   string
+}
+
+// add adds a variable, or puts it in the place of the one that it replaces.
+func (f *variables) add(v Variable, being bool) {
+	key := variableName{v.Vendor, v.Name}
+	i, again := f.at[key]
+	switch {
+	case again && being && !f.being[i]:
+	case again:
+		f.all[i], f.being[i] = v, being
+	default:
+		if f.at == nil {
+			f.at = map[variableName]int{}
 		}
+		f.at[key] = len(f.all)
+		f.all, f.being = append(f.all, v), append(f.being, being)
 	}
-	replaced[len(out)] = old
-	return append(out, v)
 }
 
 // variableStore returns the store, and where in the volume it begins.

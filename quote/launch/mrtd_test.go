@@ -1,0 +1,203 @@
+package launch_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"tallystick/quote/launch"
+	"tallystick/rtmr"
+)
+
+// TestMRTD measures the test's own images. The values are those of gce-tcb-verifier
+// (PageByPage, and what Google's host measured at first) and dstack-mr
+// (SectionTwice; of PageByPage it gives the same as gce-tcb-verifier), which read
+// the same images.
+func TestMRTD(t *testing.T) {
+	const c3standard4, c3standard88 = 16 << 30, 352 << 30
+	for _, c := range []struct {
+		name  string
+		image tdvf
+		td    launch.TDX
+		want  string
+	}{
+		{"4M page by page", edk2(), launch.TDX{}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"4M QEMU 9", edk2(), launch.TDX{Host: launch.TDXQEMU9}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"4M section twice", edk2(), launch.TDX{Host: launch.TDXQEMU8}, "5858421b26fb66e4e6c5c50dde215abffd28e8e60b88370e55843330583e147ab888c33b5f6d3f8b7d81b6eeaab3d824"},
+		{"4M Google's", edk2(), launch.TDX{Host: launch.TDXGCE}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"2M page by page", small(), launch.TDX{}, "e2cde80031a113d298311f2564a67ccbf46df892644874e3a850426c3cb85562c8e70061f51bb83c98d0dd5a9f20ff2e"},
+		{"2M section twice", small(), launch.TDX{Host: launch.TDXQEMU8}, "daed03c4358251b9564b73235da97eae5fa59014f9aea9b566219f32bb32355b7ab4bd35b306acd01e9e770f2d622fb6"},
+		{"2M all, 16 GiB", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4}, "78d0c524c1248c6435ffcc67b513829b5ccbd8bda7ea4a6e8a8e5974385aff0c7a2efeff8ed229d4b8d8309b2463dd86"},
+		{"2M all, 16 GiB, early", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4, EarlyAccept: true}, "844aa42ab287a915dcff564f84af550ef11a504cbe2696c8ad2316e1af048c7091d523bb2fc45d65d104e1af27d33e0d"},
+		{"2M all, 352 GiB", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88}, "478d78a1a0c3c895001df409d47130e80f79953cf8d7d45ae97f8857de8311368c1cc6a314565d3d1e0da7b5c9e9954b"},
+		{"2M all, 352 GiB, early", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88, EarlyAccept: true}, "f85b8c00bdad46d698a55d50c7d582a39b1ee43694385693c39bed8cd351372f8992b8cfd48519eb3138362c4848532b"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.td.Firmware = c.image.parse(t)
+			m, err := c.td.Measure()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := m.Values[rtmr.SHA384][rtmr.MRTD].String(); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestMRTDOfDebian measures Debian's image. The values are gce-tcb-verifier's and
+// dstack-mr's, as above.
+func TestMRTDOfDebian(t *testing.T) {
+	image := debians(t, "/usr/share/ovmf/OVMF.fd", "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773") // ovmf 2022.11-6+deb12u2
+	v, err := launch.ParseTDVF(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for order, want := range map[launch.PageOrder]string{
+		launch.PageByPage:   "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47",
+		launch.SectionTwice: "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1",
+	} {
+		mrtd, _, err := v.MRTD(order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := mrtd.String(); got != want {
+			t.Errorf("order %d: got  %s\nwant %s", order, got, want)
+		}
+	}
+}
+
+// debians reads a file of a Debian package, of just the version that has the hash.
+func debians(t *testing.T, path, sum string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("no image: %s is not here", path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sha256.Sum256(data); hex.EncodeToString(got[:]) != sum {
+		t.Skipf("no image: %s is of another version", path)
+	}
+	return data
+}
+
+// TestMRTDCovers: every byte of the code counts, and of other sections the place
+// alone.
+func TestMRTDCovers(t *testing.T) {
+	mrtd := func(b []byte) string {
+		t.Helper()
+		v, err := launch.ParseTDVF(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, _, err := v.MRTD(launch.PageByPage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.String()
+	}
+	image := small().bytes()
+	was := mrtd(image)
+	change := func(at int) string {
+		image[at] ^= 0x10
+		defer func() { image[at] ^= 0x10 }()
+		return mrtd(image)
+	}
+	for _, at := range []int{cfvBytes2M, cfvBytes2M + 255, cfvBytes2M + 256, 1 << 20, len(image) - 1} {
+		if change(at) == was {
+			t.Errorf("a change of the code at %#x leaves MRTD as it is", at)
+		}
+	}
+	for _, at := range []int{100, cfvBytes2M - 1} {
+		if change(at) != was {
+			t.Errorf("a change of the variables at %#x changes MRTD, and they are not extended", at)
+		}
+	}
+	// From here on the metadata are not in the code.
+	was = mrtd(apart().bytes())
+	for i := range apart().sections {
+		v := apart()
+		v.sections[i].MemoryAddress += 1 << 20
+		if v.sections[i].Type == launch.TDVFBFV || v.sections[i].Type == launch.TDVFCFV {
+			v.sections[i].MemoryAddress -= 1 << 24
+		}
+		if mrtd(v.bytes()) == was {
+			t.Errorf("section %d elsewhere leaves MRTD as it is", i)
+		}
+	}
+	v := apart()
+	v.sections[2], v.sections[3] = v.sections[3], v.sections[2]
+	if mrtd(v.bytes()) == was {
+		t.Error("sections in another order leave MRTD as it is")
+	}
+	v = apart()
+	v.sections[1].Attributes = launch.TDVFExtend
+	if mrtd(v.bytes()) == was {
+		t.Error("extended variables leave MRTD as it is")
+	}
+	v = apart()
+	v.sections = v.sections[:5]
+	if mrtd(v.bytes()) == was {
+		t.Error("a section less leaves MRTD as it is")
+	}
+}
+
+func apart() tdvf {
+	v := small()
+	v.apart = true
+	return v
+}
+
+// TestPageAug: pages that the TD accepts itself are not added.
+func TestPageAug(t *testing.T) {
+	v := apart()
+	was, _, err := v.parse(t).MRTD(launch.PageByPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.sections = append(v.sections, launch.TDVFSection{MemoryAddress: 0x900000, MemoryDataSize: 0x5000, Type: launch.TDVFPermMem, Attributes: launch.TDVFPageAug})
+	got, parts, err := v.parse(t).MRTD(launch.PageByPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != was.String() || parts[6].Added != 0 {
+		t.Errorf("with %d pages added, %s, want none and %s", parts[6].Added, got, was)
+	}
+}
+
+// TestNoMRTD: what is extended and is not in the image is the VMM's.
+func TestNoMRTD(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		section launch.TDVFSection
+		want    string
+	}{
+		{"code that is shorter than its memory", launch.TDVFSection{DataOffset: 0x20000, RawDataSize: 0x1df000, MemoryAddress: 0xffe20000, MemoryDataSize: 0x1e0000, Type: launch.TDVFBFV, Attributes: 1},
+			"section 0 (BFV): it is extended, and RawDataSize 0x1df000 is not MemoryDataSize 0x1e0000"},
+		{"payload", launch.TDVFSection{MemoryAddress: 0x1000000, MemoryDataSize: 0x1000, Type: launch.TDVFPayload, Attributes: 1}, "section 6 (Payload): it is extended, and what is in it is the VMM's"},
+		{"TD_HOB", launch.TDVFSection{MemoryAddress: 0x809000, MemoryDataSize: 0x2000, Type: launch.TDVFTDHOB, Attributes: 1}, "section 4 (TD_HOB): it is extended, and what is in it is the VMM's"},
+		{"TempMem", launch.TDVFSection{MemoryAddress: 0x1000000, MemoryDataSize: 0x1000, Type: launch.TDVFTempMem, Attributes: 1}, "section 6 (TempMem): it is extended"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := small()
+			switch c.section.Type {
+			case launch.TDVFBFV:
+				v.sections[0] = c.section
+			case launch.TDVFTDHOB:
+				v.sections[4] = c.section
+			default:
+				v.sections = append(v.sections, c.section)
+			}
+			_, _, err := v.parse(t).MRTD(launch.PageByPage)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
