@@ -11,6 +11,7 @@ import (
 
 	"tallystick/eventlog"
 	"tallystick/internal/readertest"
+	"tallystick/internal/tdvftest"
 	"tallystick/quote/launch"
 	"tallystick/rtmr"
 )
@@ -29,14 +30,14 @@ func authenticode(t *testing.T, image []byte) string {
 }
 
 func TestAuthenticode(t *testing.T) {
-	if got := authenticode(t, stub()); got != stubDigest {
+	if got := authenticode(t, tdvftest.Kernel()); got != stubDigest {
 		t.Errorf("got  %s\nwant %s", got, stubDigest)
 	}
 }
 
 // signed is the test's kernel with something in the place of a signature.
 func signed() []byte {
-	b := stub()
+	b := tdvftest.Kernel()
 	certificate := make([]byte, 24)
 	binary.LittleEndian.PutUint32(b[0x40+24+112+32:], uint32(len(b)))
 	binary.LittleEndian.PutUint32(b[0x40+24+112+36:], uint32(len(certificate)))
@@ -150,7 +151,7 @@ func TestMalformedPE(t *testing.T) {
 		{"too many sections", func(b []byte) []byte { le.PutUint16(b[0x46:], 97); return b }, "the table of 97 sections is not in SizeOfHeaders"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := launch.ParsePE(c.change(stub()))
+			_, err := launch.ParsePE(c.change(tdvftest.Kernel()))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -160,9 +161,9 @@ func TestMalformedPE(t *testing.T) {
 
 // FuzzParsePE: an image that is read has a digest, over no more than the image.
 func FuzzParsePE(f *testing.F) {
-	f.Add(stub())
+	f.Add(tdvftest.Kernel())
 	f.Add(signed())
-	f.Add(stub()[:0x200])
+	f.Add(tdvftest.Kernel()[:0x200])
 	f.Fuzz(func(t *testing.T, image []byte) {
 		pe, err := launch.ParsePE(image)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tallystick/internal/tdvftest"
 	"tallystick/quote/launch"
 	"tallystick/rtmr"
 )
@@ -21,23 +22,23 @@ func TestMRTD(t *testing.T) {
 	const c3standard4, c3standard88 = 16 << 30, 352 << 30
 	for _, c := range []struct {
 		name  string
-		image tdvf
+		image tdvftest.Image
 		td    launch.TDX
 		want  string
 	}{
-		{"4M page by page", edk2(), launch.TDX{}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
-		{"4M QEMU 9", edk2(), launch.TDX{Host: launch.TDXQEMU9}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
-		{"4M section twice", edk2(), launch.TDX{Host: launch.TDXQEMU8}, "5858421b26fb66e4e6c5c50dde215abffd28e8e60b88370e55843330583e147ab888c33b5f6d3f8b7d81b6eeaab3d824"},
-		{"4M Google's", edk2(), launch.TDX{Host: launch.TDXGCE}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
-		{"2M page by page", small(), launch.TDX{}, "e2cde80031a113d298311f2564a67ccbf46df892644874e3a850426c3cb85562c8e70061f51bb83c98d0dd5a9f20ff2e"},
-		{"2M section twice", small(), launch.TDX{Host: launch.TDXQEMU8}, "daed03c4358251b9564b73235da97eae5fa59014f9aea9b566219f32bb32355b7ab4bd35b306acd01e9e770f2d622fb6"},
-		{"2M all, 16 GiB", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4}, "78d0c524c1248c6435ffcc67b513829b5ccbd8bda7ea4a6e8a8e5974385aff0c7a2efeff8ed229d4b8d8309b2463dd86"},
-		{"2M all, 16 GiB, early", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4, EarlyAccept: true}, "844aa42ab287a915dcff564f84af550ef11a504cbe2696c8ad2316e1af048c7091d523bb2fc45d65d104e1af27d33e0d"},
-		{"2M all, 352 GiB", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88}, "478d78a1a0c3c895001df409d47130e80f79953cf8d7d45ae97f8857de8311368c1cc6a314565d3d1e0da7b5c9e9954b"},
-		{"2M all, 352 GiB, early", small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88, EarlyAccept: true}, "f85b8c00bdad46d698a55d50c7d582a39b1ee43694385693c39bed8cd351372f8992b8cfd48519eb3138362c4848532b"},
+		{"4M page by page", tdvftest.EDK2(), launch.TDX{}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"4M QEMU 9", tdvftest.EDK2(), launch.TDX{Host: launch.TDXQEMU9}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"4M section twice", tdvftest.EDK2(), launch.TDX{Host: launch.TDXQEMU8}, "5858421b26fb66e4e6c5c50dde215abffd28e8e60b88370e55843330583e147ab888c33b5f6d3f8b7d81b6eeaab3d824"},
+		{"4M Google's", tdvftest.EDK2(), launch.TDX{Host: launch.TDXGCE}, "ab1168def746ea59156f4c4719ac0d65914665fa17a7503f2b4c73453edbc99a5672008b4024aec3afb3b6f3d273aa53"},
+		{"2M page by page", tdvftest.Small(), launch.TDX{}, "e2cde80031a113d298311f2564a67ccbf46df892644874e3a850426c3cb85562c8e70061f51bb83c98d0dd5a9f20ff2e"},
+		{"2M section twice", tdvftest.Small(), launch.TDX{Host: launch.TDXQEMU8}, "daed03c4358251b9564b73235da97eae5fa59014f9aea9b566219f32bb32355b7ab4bd35b306acd01e9e770f2d622fb6"},
+		{"2M all, 16 GiB", tdvftest.Small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4}, "78d0c524c1248c6435ffcc67b513829b5ccbd8bda7ea4a6e8a8e5974385aff0c7a2efeff8ed229d4b8d8309b2463dd86"},
+		{"2M all, 16 GiB, early", tdvftest.Small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard4, EarlyAccept: true}, "844aa42ab287a915dcff564f84af550ef11a504cbe2696c8ad2316e1af048c7091d523bb2fc45d65d104e1af27d33e0d"},
+		{"2M all, 352 GiB", tdvftest.Small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88}, "478d78a1a0c3c895001df409d47130e80f79953cf8d7d45ae97f8857de8311368c1cc6a314565d3d1e0da7b5c9e9954b"},
+		{"2M all, 352 GiB, early", tdvftest.Small(), launch.TDX{Host: launch.TDXGCEAll, Memory: c3standard88, EarlyAccept: true}, "f85b8c00bdad46d698a55d50c7d582a39b1ee43694385693c39bed8cd351372f8992b8cfd48519eb3138362c4848532b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.td.Firmware = c.image.parse(t)
+			c.td.Firmware = parse(t, c.image)
 			m, err := c.td.Measure()
 			if err != nil {
 				t.Fatal(err)
@@ -102,67 +103,67 @@ func TestMRTDCovers(t *testing.T) {
 		}
 		return m.String()
 	}
-	image := small().bytes()
+	image := tdvftest.Small().Bytes()
 	was := mrtd(image)
 	change := func(at int) string {
 		image[at] ^= 0x10
 		defer func() { image[at] ^= 0x10 }()
 		return mrtd(image)
 	}
-	for _, at := range []int{cfvBytes2M, cfvBytes2M + 255, cfvBytes2M + 256, 1 << 20, len(image) - 1} {
+	for _, at := range []int{tdvftest.CFV2M, tdvftest.CFV2M + 255, tdvftest.CFV2M + 256, 1 << 20, len(image) - 1} {
 		if change(at) == was {
 			t.Errorf("a change of the code at %#x leaves MRTD as it is", at)
 		}
 	}
-	for _, at := range []int{100, cfvBytes2M - 1} {
+	for _, at := range []int{100, tdvftest.CFV2M - 1} {
 		if change(at) != was {
 			t.Errorf("a change of the variables at %#x changes MRTD, and they are not extended", at)
 		}
 	}
 	// From here on the metadata are not in the code.
-	was = mrtd(apart().bytes())
-	for i := range apart().sections {
+	was = mrtd(apart().Bytes())
+	for i := range apart().Sections {
 		v := apart()
-		v.sections[i].MemoryAddress += 1 << 20
-		if v.sections[i].Type == launch.TDVFBFV || v.sections[i].Type == launch.TDVFCFV {
-			v.sections[i].MemoryAddress -= 1 << 24
+		v.Sections[i].MemoryAddress += 1 << 20
+		if v.Sections[i].Type == launch.TDVFBFV || v.Sections[i].Type == launch.TDVFCFV {
+			v.Sections[i].MemoryAddress -= 1 << 24
 		}
-		if mrtd(v.bytes()) == was {
+		if mrtd(v.Bytes()) == was {
 			t.Errorf("section %d elsewhere leaves MRTD as it is", i)
 		}
 	}
 	v := apart()
-	v.sections[2], v.sections[3] = v.sections[3], v.sections[2]
-	if mrtd(v.bytes()) == was {
+	v.Sections[2], v.Sections[3] = v.Sections[3], v.Sections[2]
+	if mrtd(v.Bytes()) == was {
 		t.Error("sections in another order leave MRTD as it is")
 	}
 	v = apart()
-	v.sections[1].Attributes = launch.TDVFExtend
-	if mrtd(v.bytes()) == was {
+	v.Sections[1].Attributes = launch.TDVFExtend
+	if mrtd(v.Bytes()) == was {
 		t.Error("extended variables leave MRTD as it is")
 	}
 	v = apart()
-	v.sections = v.sections[:5]
-	if mrtd(v.bytes()) == was {
+	v.Sections = v.Sections[:5]
+	if mrtd(v.Bytes()) == was {
 		t.Error("a section less leaves MRTD as it is")
 	}
 }
 
-func apart() tdvf {
-	v := small()
-	v.apart = true
+func apart() tdvftest.Image {
+	v := tdvftest.Small()
+	v.Apart = true
 	return v
 }
 
 // TestPageAug: pages that the TD accepts itself are not added.
 func TestPageAug(t *testing.T) {
 	v := apart()
-	was, _, err := v.parse(t).MRTD(launch.PageByPage)
+	was, _, err := parse(t, v).MRTD(launch.PageByPage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.sections = append(v.sections, launch.TDVFSection{MemoryAddress: 0x900000, MemoryDataSize: 0x5000, Type: launch.TDVFPermMem, Attributes: launch.TDVFPageAug})
-	got, parts, err := v.parse(t).MRTD(launch.PageByPage)
+	v.Sections = append(v.Sections, launch.TDVFSection{MemoryAddress: 0x900000, MemoryDataSize: 0x5000, Type: launch.TDVFPermMem, Attributes: launch.TDVFPageAug})
+	got, parts, err := parse(t, v).MRTD(launch.PageByPage)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,16 +186,16 @@ func TestNoMRTD(t *testing.T) {
 		{"TempMem", launch.TDVFSection{MemoryAddress: 0x1000000, MemoryDataSize: 0x1000, Type: launch.TDVFTempMem, Attributes: 1}, "section 6 (TempMem): it is extended"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := small()
+			v := tdvftest.Small()
 			switch c.section.Type {
 			case launch.TDVFBFV:
-				v.sections[0] = c.section
+				v.Sections[0] = c.section
 			case launch.TDVFTDHOB:
-				v.sections[4] = c.section
+				v.Sections[4] = c.section
 			default:
-				v.sections = append(v.sections, c.section)
+				v.Sections = append(v.Sections, c.section)
 			}
-			_, _, err := v.parse(t).MRTD(launch.PageByPage)
+			_, _, err := parse(t, v).MRTD(launch.PageByPage)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

@@ -7,21 +7,31 @@ import (
 	"testing"
 
 	"tallystick/internal/readertest"
+	"tallystick/internal/tdvftest"
 	"tallystick/quote/launch"
 )
 
+func parse(t *testing.T, v tdvftest.Image) *launch.TDVF {
+	t.Helper()
+	parsed, err := launch.ParseTDVF(v.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
 func TestParseTDVF(t *testing.T) {
-	v := edk2()
-	parsed := v.parse(t)
-	if parsed.Offset != v.size-descriptorFromEnd {
+	v := tdvftest.EDK2()
+	parsed := parse(t, v)
+	if parsed.Offset != v.Size-tdvftest.DescriptorFromEnd {
 		t.Errorf("the descriptor is at %#x", parsed.Offset)
 	}
-	if len(parsed.Sections) != len(v.sections) {
-		t.Fatalf("%d sections, want %d", len(parsed.Sections), len(v.sections))
+	if len(parsed.Sections) != len(v.Sections) {
+		t.Fatalf("%d sections, want %d", len(parsed.Sections), len(v.Sections))
 	}
 	for i, s := range parsed.Sections {
-		if s != v.sections[i] {
-			t.Errorf("section %d is %+v, want %+v", i, s, v.sections[i])
+		if s != v.Sections[i] {
+			t.Errorf("section %d is %+v, want %+v", i, s, v.Sections[i])
 		}
 	}
 }
@@ -42,7 +52,7 @@ func TestTDVFTypes(t *testing.T) {
 func TestMalformedTDVF(t *testing.T) {
 	const size = 4 << 20
 	le := binary.LittleEndian
-	descriptor := func(b []byte) []byte { return b[size-descriptorFromEnd:] }
+	descriptor := func(b []byte) []byte { return b[size-tdvftest.DescriptorFromEnd:] }
 	section := func(b []byte, i int) []byte { return descriptor(b)[16+32*i:] }
 	u32 := func(field func([]byte) []byte, value uint32) func([]byte) []byte {
 		return func(b []byte) []byte { le.PutUint32(field(b), value); return b }
@@ -57,11 +67,11 @@ func TestMalformedTDVF(t *testing.T) {
 		want   string
 	}{
 		{"no image", func(b []byte) []byte { return b[:31] }, "no GUIDed table"},
-		{"variables alone", func(b []byte) []byte { return b[:cfvBytes4M] }, "no GUIDed table"},
-		{"code alone", func(b []byte) []byte { return b[cfvBytes4M:] }, "section 0 (BFV): DataOffset 0x84000 and RawDataSize 0x37c000 end at 0x400000, beyond the image's 0x37c000 bytes: is it the code alone"},
-		{"no entry", func(b []byte) []byte { b[size-offsetEntryFrom+6] ^= 1; return b }, "no TDX metadata: the GUIDed table has no entry e47a6535-984a-4798-865e-4685a7bf8ec2"},
-		{"offset before the image", u32(func(b []byte) []byte { return b[size-offsetEntryFrom:] }, size+1), "the TDX metadata are 4194305 bytes before the image's end, expected 16 to 4194304"},
-		{"offset behind", u32(func(b []byte) []byte { return b[size-offsetEntryFrom:] }, 15), "the TDX metadata are 15 bytes before the image's end"},
+		{"variables alone", func(b []byte) []byte { return b[:tdvftest.CFV4M] }, "no GUIDed table"},
+		{"code alone", func(b []byte) []byte { return b[tdvftest.CFV4M:] }, "section 0 (BFV): DataOffset 0x84000 and RawDataSize 0x37c000 end at 0x400000, beyond the image's 0x37c000 bytes: is it the code alone"},
+		{"no entry", func(b []byte) []byte { b[size-tdvftest.OffsetEntryFromEnd+6] ^= 1; return b }, "no TDX metadata: the GUIDed table has no entry e47a6535-984a-4798-865e-4685a7bf8ec2"},
+		{"offset before the image", u32(func(b []byte) []byte { return b[size-tdvftest.OffsetEntryFromEnd:] }, size+1), "the TDX metadata are 4194305 bytes before the image's end, expected 16 to 4194304"},
+		{"offset behind", u32(func(b []byte) []byte { return b[size-tdvftest.OffsetEntryFromEnd:] }, 15), "the TDX metadata are 15 bytes before the image's end"},
 		{"signature", u32(descriptor, 0x46564455), "signature \"UDVF\", expected \"TDVF\""},
 		{"length", u32(func(b []byte) []byte { return descriptor(b)[4:] }, 207), "offset 0x3ffe04: length 207, expected 208 for 6 sections"},
 		{"version", u32(func(b []byte) []byte { return descriptor(b)[8:] }, 2), "offset 0x3ffe08: version 2, expected 1"},
@@ -85,7 +95,7 @@ func TestMalformedTDVF(t *testing.T) {
 		{"no BFV", func(b []byte) []byte { return u32(of(0, 24), 1)(b) }, "no section is a BFV"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := launch.ParseTDVF(c.change(edk2().bytes()))
+			_, err := launch.ParseTDVF(c.change(tdvftest.EDK2().Bytes()))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -98,8 +108,8 @@ func TestNoTDVF(t *testing.T) {
 	if _, err := launch.ParseTDVF(make([]byte, 4096)); !errors.Is(err, launch.ErrNoTable) {
 		t.Errorf("zeros: %v", err)
 	}
-	b := edk2().bytes()
-	b[len(b)-offsetEntryFrom+6] ^= 1
+	b := tdvftest.EDK2().Bytes()
+	b[len(b)-tdvftest.OffsetEntryFromEnd+6] ^= 1
 	if _, err := launch.ParseTDVF(b); !errors.Is(err, launch.ErrNoTDVF) {
 		t.Errorf("no entry: %v", err)
 	}
@@ -108,15 +118,15 @@ func TestNoTDVF(t *testing.T) {
 // FuzzParseTDVF: an image that is read can be measured by every host's rule, or the
 // error is a line, and what is measured is as many pages as the metadata say.
 func FuzzParseTDVF(f *testing.F) {
-	tiny := tdvf{size: 0x3000, sections: []launch.TDVFSection{
+	tiny := tdvftest.Image{Size: 0x3000, Sections: []launch.TDVFSection{
 		{RawDataSize: 0x3000, MemoryAddress: 0xffffd000, MemoryDataSize: 0x3000, Type: launch.TDVFBFV, Attributes: launch.TDVFExtend},
 		{MemoryAddress: 0x809000, MemoryDataSize: 0x2000, Type: launch.TDVFTDHOB},
 		{MemoryAddress: 0x80b000, MemoryDataSize: 0x1000, Type: launch.TDVFPermMem, Attributes: launch.TDVFPageAug},
 	}}
-	b := tiny.bytes()
+	b := tiny.Bytes()
 	f.Add(b)
 	f.Add(b[0x1000:])
-	f.Add(b[len(b)-descriptorFromEnd:])
+	f.Add(b[len(b)-tdvftest.DescriptorFromEnd:])
 	f.Fuzz(func(t *testing.T, image []byte) {
 		v, err := launch.ParseTDVF(image)
 		if err != nil {

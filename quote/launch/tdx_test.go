@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tallystick/eventlog"
+	"tallystick/internal/tdvftest"
 	"tallystick/quote/launch"
 	"tallystick/rtmr"
 )
@@ -52,21 +53,21 @@ func fromHex(t *testing.T, s string) []byte {
 func TestRealTDHOB(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		image tdvf
+		image tdvftest.Image
 		td    launch.TDX
 		want  string
 	}{
 		// corpus tdx-live: a TD of 2 GiB.
-		{"QEMU, 2 GiB", edk2(), launch.TDX{Memory: 2 << 30}, "0e35f1b315ba6c912cf791e5c79dd9d3a2b8704516aa27d4e5aa78fb09ede04aef2bbd02ac7a8734c48562b9c26ba35d"},
+		{"QEMU, 2 GiB", tdvftest.EDK2(), launch.TDX{Memory: 2 << 30}, "0e35f1b315ba6c912cf791e5c79dd9d3a2b8704516aa27d4e5aa78fb09ede04aef2bbd02ac7a8734c48562b9c26ba35d"},
 		// corpus tdx-dstack: 64 GiB, split at 2 GiB.
-		{"QEMU, 64 GiB", edk2of2022(), launch.TDX{Memory: 64 << 30, Host: launch.TDXQEMU9}, "8ae1e425351df7992c444586eff99d35af3b779aa2b0e981cb4b73bc5b279f2ade19b6a62a203fc3c3bbdaae80af596d"},
+		{"QEMU, 64 GiB", tdvftest.EDK2of2022(), launch.TDX{Memory: 64 << 30, Host: launch.TDXQEMU9}, "8ae1e425351df7992c444586eff99d35af3b779aa2b0e981cb4b73bc5b279f2ade19b6a62a203fc3c3bbdaae80af596d"},
 		// corpus tdx-ccel-ima, of 2023.
-		{"QEMU of 2023, 2 GiB", edk2of2022(), launch.TDX{Memory: 2 << 30, Host: launch.TDXQEMU8}, "0b8772e5b0b41b83e6044a68397e02f49fb47066b4fbe4917ea2c45c64f323fdacbb37948f821ebaf8bc9c938ba8a749"},
+		{"QEMU of 2023, 2 GiB", tdvftest.EDK2of2022(), launch.TDX{Memory: 2 << 30, Host: launch.TDXQEMU8}, "0b8772e5b0b41b83e6044a68397e02f49fb47066b4fbe4917ea2c45c64f323fdacbb37948f821ebaf8bc9c938ba8a749"},
 		// go-eventlog's cos-113-intel-tdx.bin: a c3-standard-4.
-		{"Google's, 16 GiB", small(), launch.TDX{Memory: 16 << 30, Host: launch.TDXGCE, EarlyAccept: true}, "458994daa60deac8dea19dba79748f6ff93fd0aebb8e3e0be5a65eb12309d342c3ce31cc67af7bbd22af1a44e7d9fe21"},
+		{"Google's, 16 GiB", tdvftest.Small(), launch.TDX{Memory: 16 << 30, Host: launch.TDXGCE, EarlyAccept: true}, "458994daa60deac8dea19dba79748f6ff93fd0aebb8e3e0be5a65eb12309d342c3ce31cc67af7bbd22af1a44e7d9fe21"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.td.Firmware = c.image.parse(t)
+			c.td.Firmware = parse(t, c.image)
 			if got := digest(t, measure(t, c.td), "TD_HOB"); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
@@ -80,24 +81,24 @@ func TestRealTDHOB(t *testing.T) {
 func TestRealRTMR0(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		image tdvf
+		image tdvftest.Image
 		td    launch.TDX
 		acpi  [3]string // from the log
 		want  string    // in the quote
 	}{
-		{"tdx-live", edk2(), launch.TDX{Memory: 2 << 30}, [3]string{
+		{"tdx-live", tdvftest.EDK2(), launch.TDX{Memory: 2 << 30}, [3]string{
 			"210233f7b271f3f5abdacc6f048999fe670cc53c99afca2968c981c83b08fe08c32e9f065652ebea343eb98d6e0b4d32",
 			"50848b7cce687ec58722dccf6e88c5c4e2728341df43b04bea0add9ec2a55a327350853414ba0811dc760350529f7d00",
 			"c7e4949bafcabfe5fd2c8e7fbefe2c92ec80423ce80dda47334de58d38b007e823881729f1f29ad04c281976b4fc78ab",
 		}, "5aca07b1e885e17d1aeaf9d94edb2674767a61547cf8a49f26b73b4a43baeb04d147ba1953310852bbdcb13f0cfcac17"},
-		{"tdx-dstack", edk2of2022(), launch.TDX{Memory: 64 << 30}, [3]string{
+		{"tdx-dstack", tdvftest.EDK2of2022(), launch.TDX{Memory: 64 << 30}, [3]string{
 			"2065dd48d647e4377db277ba203526901a17845e93e0df4c2dfc3ce136e0910324ead1e1c86b8d90c2acdf9c85ffac53",
 			"772b0169c66b52e4453fff9e3c6257635ea950ebcc8edd7ef2e2f8241cf6a155f39df01a7c7a194b6bc0abe5de11861d",
 			"abfb2256644b5786eefdcb92303d2008c36cb9500d98997e215ef5080745d4bf2e5b3629090918e193e7f05b173d48c5",
 		}, "2e3843265f8ecdd4e2282694747f6f2f111605c33f2a8882f5734ee6f3a6ce63d8f34aeef06093dcda76fa5f9d33d8d6"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.td.Firmware, c.td.Kernel, c.td.CommandLine = c.image.parse(t), stub(), "quiet"
+			c.td.Firmware, c.td.Kernel, c.td.CommandLine = parse(t, c.image), tdvftest.Kernel(), "quiet"
 			for i, s := range c.acpi {
 				c.td.Log.ACPI[i] = fromHex(t, s)
 			}
@@ -117,7 +118,7 @@ func TestRealRTMR0(t *testing.T) {
 // TestRealLog: ReadHostShare takes from a real log what RTMR0 needs, and no more.
 func TestRealLog(t *testing.T) {
 	share := hostShare(t, "tdx-live/tdx_ccel_live.bin")
-	td := launch.TDX{Firmware: edk2().parse(t), Kernel: stub(), CommandLine: "quiet", Log: share}
+	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: tdvftest.Kernel(), CommandLine: "quiet", Log: share}
 	const want = "5aca07b1e885e17d1aeaf9d94edb2674767a61547cf8a49f26b73b4a43baeb04d147ba1953310852bbdcb13f0cfcac17"
 	if got := value(measure(t, td), "rtmr0"); got != want {
 		t.Errorf("memory by the log: %s, want %s", got, want)
@@ -161,7 +162,7 @@ func hostShare(t *testing.T, file string) launch.HostShare {
 // knows the hosts that write to the kernel's header. As to the kernel as it is, its
 // digest is osslsigncode's, folded by hand.
 func TestDirectBoot(t *testing.T) {
-	td := launch.TDX{Firmware: edk2().parse(t), Kernel: stub(), Initrd: make([]byte, 12345), CommandLine: "console=ttyS0 ro"}
+	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: tdvftest.Kernel(), Initrd: make([]byte, 12345), CommandLine: "console=ttyS0 ro"}
 	const rtmr2 = "3d8dd7da159c3d69307a295b05c38e1abfeecf44012c47bcc0adb52de0c4dfbf8459a0652cbf7dba0740325aaa257e52"
 	for _, c := range []struct {
 		host   launch.TDXHost
@@ -207,8 +208,8 @@ func TestDirectBoot(t *testing.T) {
 // machine of the lab (fixtures/four-banks-6.12; its initrd was built anew from the
 // sources of its commit, and has 2674760 bytes).
 func TestRealDirectBoot(t *testing.T) {
-	td := launch.TDX{Firmware: edk2of2022().parse(t), Host: launch.TDXQEMU8, EDK2: 202211, SecureBoot: launch.SecureBootOff,
-		Memory: 1 << 30, Kernel: stub(), Initrd: make([]byte, 2674760), CommandLine: "console=ttyS0 panic=-1"}
+	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2of2022()), Host: launch.TDXQEMU8, EDK2: 202211, SecureBoot: launch.SecureBootOff,
+		Memory: 1 << 30, Kernel: tdvftest.Kernel(), Initrd: make([]byte, 2674760), CommandLine: "console=ttyS0 panic=-1"}
 	m := measure(t, td)
 	if got, want := digest(t, m, "command line"), logged(t, "four-banks-6.12", "EV_EVENT_TAG")[0]; got != want {
 		t.Errorf("command line: %s, want %s", got, want)
@@ -237,9 +238,9 @@ func TestRealDirectBoot(t *testing.T) {
 // TestRealSecureBoot: the variables of an image with keys in it are measured as
 // firmware did with just those variables (fixtures/shim-grub-sb-6.12).
 func TestRealSecureBoot(t *testing.T) {
-	v := edk2()
-	v.volume = debians(t, "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", varsSum) // ovmf 2022.11-6+deb12u2
-	m := measure(t, launch.TDX{Firmware: v.parse(t), Kernel: stub(), CommandLine: "quiet", Memory: 2 << 30})
+	v := tdvftest.EDK2()
+	v.Volume = debians(t, "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", varsSum) // ovmf 2022.11-6+deb12u2
+	m := measure(t, launch.TDX{Firmware: parse(t, v), Kernel: tdvftest.Kernel(), CommandLine: "quiet", Memory: 2 << 30})
 	for i, want := range logged(t, "shim-grub-sb-6.12", "EV_EFI_VARIABLE_DRIVER_CONFIG") {
 		name := []string{"SecureBoot", "PK", "KEK", "db", "dbx"}[i]
 		if got := digest(t, m, name); got != want {
@@ -266,7 +267,7 @@ func why(m *launch.TDXMeasurement, register string) string {
 // whole is a TD of which all is known.
 func whole(t *testing.T) launch.TDX {
 	return launch.TDX{
-		Firmware: edk2().parse(t), Memory: 2 << 30, Kernel: stub(), Initrd: []byte("initrd"), CommandLine: "quiet",
+		Firmware: parse(t, tdvftest.EDK2()), Memory: 2 << 30, Kernel: tdvftest.Kernel(), Initrd: []byte("initrd"), CommandLine: "quiet",
 		ACPI: [3][]byte{[]byte("loader"), []byte("rsdp"), []byte("tables")},
 	}
 }
@@ -279,8 +280,8 @@ func TestTDXCovers(t *testing.T) {
 		change func(*launch.TDX)
 		moved  []string
 	}{
-		{"code", func(td *launch.TDX) { td.Firmware.Image[cfvBytes4M+5] ^= 1 }, []string{"mrtd"}},
-		{"variables' volume", func(td *launch.TDX) { td.Firmware.Image[cfvBytes4M-1] ^= 1 }, []string{"rtmr0"}},
+		{"code", func(td *launch.TDX) { td.Firmware.Image[tdvftest.CFV4M+5] ^= 1 }, []string{"mrtd"}},
+		{"variables' volume", func(td *launch.TDX) { td.Firmware.Image[tdvftest.CFV4M-1] ^= 1 }, []string{"rtmr0"}},
 		{"memory", func(td *launch.TDX) { td.Memory += 1 << 20 }, []string{"rtmr0"}},
 		{"ACPI loader", func(td *launch.TDX) { td.ACPI[0] = []byte("other") }, []string{"rtmr0"}},
 		{"ACPI RSDP", func(td *launch.TDX) { td.ACPI[1] = []byte("other") }, []string{"rtmr0"}},
@@ -369,9 +370,9 @@ func TestNotPredicted(t *testing.T) {
 // TestUnified: the kernel inside a unified image is measured when the stub loads
 // it, with what it has without the file's alignment behind it.
 func TestUnified(t *testing.T) {
-	inner := stub()
+	inner := tdvftest.Kernel()
 	image := unified(inner)
-	m := measure(t, launch.TDX{Firmware: edk2().parse(t), Kernel: image, Host: launch.TDXQEMU9, CommandLine: "quiet"})
+	m := measure(t, launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: image, Host: launch.TDXQEMU9, CommandLine: "quiet"})
 	if got := digest(t, m, "kernel in .linux"); got != stubDigest {
 		t.Errorf("inside: %s, want %s", got, stubDigest)
 	}
@@ -382,7 +383,7 @@ func TestUnified(t *testing.T) {
 		t.Errorf("rtmr1 %q, rtmr2 %q: want rtmr1 alone", value(m, "rtmr1"), value(m, "rtmr2"))
 	}
 	inner[0] = 0
-	if _, err := (launch.TDX{Firmware: edk2().parse(t), Kernel: unified(inner)}).Measure(); err == nil || !strings.Contains(err.Error(), "section .linux at offset 0x3010: offset 0: no PE image") {
+	if _, err := (launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: unified(inner)}).Measure(); err == nil || !strings.Contains(err.Error(), "section .linux at offset 0x3010: offset 0: no PE image") {
 		t.Errorf("nothing inside: %v", err)
 	}
 }
@@ -390,7 +391,7 @@ func TestUnified(t *testing.T) {
 // unified puts a kernel into the section .linux of the test's image, which is no
 // Linux kernel any more.
 func unified(kernel []byte) []byte {
-	b := stub()
+	b := tdvftest.Kernel()
 	clear(b[0x1f1:0x270])
 	header := b[0x40+24+0xa0+80:]
 	copy(header, ".linux")
@@ -446,14 +447,14 @@ func TestNoTD(t *testing.T) {
 
 // FuzzKernel: a kernel of any form is measured, or the error says what is wrong.
 func FuzzKernel(f *testing.F) {
-	f.Add(stub(), "quiet vga=791", uint16(100))
-	f.Add(unified(stub()), "", uint16(0))
-	v := tdvf{size: 0x8000, volume: pristine(cfvBytes2M)[:0x4000], sections: small().sections}
-	v.sections = slices.Clone(v.sections)
-	v.sections[0].DataOffset, v.sections[0].RawDataSize, v.sections[0].MemoryDataSize = 0x7000, 0x1000, 0x1000
-	v.sections[1].RawDataSize, v.sections[1].MemoryDataSize = 0x4000, 0x4000
-	putU32(v.volume[72+16:], 0x3000)
-	firmware, err := launch.ParseTDVF(v.bytes())
+	f.Add(tdvftest.Kernel(), "quiet vga=791", uint16(100))
+	f.Add(unified(tdvftest.Kernel()), "", uint16(0))
+	v := tdvftest.Image{Size: 0x8000, Volume: tdvftest.Pristine(tdvftest.CFV2M)[:0x4000], Sections: tdvftest.Small().Sections}
+	v.Sections = slices.Clone(v.Sections)
+	v.Sections[0].DataOffset, v.Sections[0].RawDataSize, v.Sections[0].MemoryDataSize = 0x7000, 0x1000, 0x1000
+	v.Sections[1].RawDataSize, v.Sections[1].MemoryDataSize = 0x4000, 0x4000
+	putU32(v.Volume[72+16:], 0x3000)
+	firmware, err := launch.ParseTDVF(v.Bytes())
 	if err != nil {
 		f.Fatal(err)
 	}

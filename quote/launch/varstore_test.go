@@ -9,6 +9,7 @@ import (
 	"unicode/utf16"
 
 	"tallystick/internal/readertest"
+	"tallystick/internal/tdvftest"
 	"tallystick/quote/launch"
 )
 
@@ -24,7 +25,7 @@ type stored struct {
 // volumeWith writes variables into an empty volume.
 func volumeWith(variables ...stored) []byte {
 	le := binary.LittleEndian
-	b := pristine(cfvBytes2M)
+	b := tdvftest.Pristine(tdvftest.CFV2M)
 	at := 72 + 28
 	for _, v := range variables {
 		name := utf16.Encode([]rune(v.name + "\x00"))
@@ -75,7 +76,7 @@ func TestParseVariables(t *testing.T) {
 			t.Errorf("variable %d is %v, want %v", i, got[i], want[i])
 		}
 	}
-	if got, err := launch.ParseVariables(pristine(cfvBytes4M)); len(got) != 0 || err != nil {
+	if got, err := launch.ParseVariables(tdvftest.Pristine(tdvftest.CFV4M)); len(got) != 0 || err != nil {
 		t.Errorf("an empty store: %v, %v", got, err)
 	}
 }
@@ -94,7 +95,7 @@ func TestMalformedVolume(t *testing.T) {
 		{"another store", func(b []byte) []byte { b[72] ^= 1; return b }, "offset 0x48: store aaf32c79-", true},
 		{"header too long", func(b []byte) []byte { le.PutUint16(b[48:], 0xfff0); return b[:0x1000] }, "the volume's header has 65520 bytes", false},
 		{"header too short", func(b []byte) []byte { le.PutUint16(b[48:], 55); return b }, "the volume's header has 55 bytes", false},
-		{"store too long", func(b []byte) []byte { le.PutUint32(b[72+16:], cfvBytes2M-71); return b }, "the store's size is 131001, expected 28 to 131000", false},
+		{"store too long", func(b []byte) []byte { le.PutUint32(b[72+16:], tdvftest.CFV2M-71); return b }, "the store's size is 131001, expected 28 to 131000", false},
 		{"store too short", func(b []byte) []byte { le.PutUint32(b[72+16:], 27); return b }, "the store's size is 27", false},
 		{"store in the making", func(b []byte) []byte { b[72+21] = 0xff; return b }, "format and state are 0x5a and 0xff, expected 0x5a and 0xfe", false},
 		{"name too long", func(b []byte) []byte { le.PutUint32(b[100+36:], 1<<32-1); return b }, "offset 0x88: a variable's name of 4294967295 bytes", false},

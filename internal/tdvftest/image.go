@@ -1,38 +1,40 @@
-package launch_test
+// Package tdvftest makes firmware images and kernels for tests of a TD's launch
+// measurement.
+package tdvftest
 
 import (
 	"encoding/binary"
 	"slices"
-	"testing"
 
 	"tallystick/quote/launch"
 )
 
-// tdvf is a TDVF image of the test's own making.
-type tdvf struct {
-	size     int
-	volume   []byte // the CFV, at the image's beginning
-	sections []launch.TDVFSection
-	apart    bool // the metadata are in the CFV, so that the code does not change with them
+// Image is a TDVF image of the test's own making.
+type Image struct {
+	Size     int
+	Volume   []byte // the CFV, at the image's beginning
+	Sections []launch.TDVFSection
+	Apart    bool // the metadata are in the CFV, so that the code does not change with them
 }
 
 // descriptor is where the metadata are, from the image's end.
-func (v tdvf) descriptor() int {
-	if v.apart {
-		return v.size - 0x1f000
+func (v Image) descriptor() int {
+	if v.Apart {
+		return v.Size - 0x1f000
 	}
-	return descriptorFromEnd
+	return DescriptorFromEnd
 }
 
+// The bytes of the CFV in an image of 4 MiB, and in one of 2 MiB.
 const (
-	cfvBytes4M = 0x84000
-	cfvBytes2M = 0x20000
+	CFV4M = 0x84000
+	CFV2M = 0x20000
 )
 
-// edk2 is an image with the sections of Debian's OVMF.fd 2025.02, and its variables,
+// EDK2 is an image with the sections of Debian's OVMF.fd 2025.02, and its variables,
 // of which there are none. The code is a pattern.
-func edk2() tdvf {
-	return tdvf{size: 4 << 20, volume: pristine(cfvBytes4M), sections: []launch.TDVFSection{
+func EDK2() Image {
+	return Image{Size: 4 << 20, Volume: Pristine(CFV4M), Sections: []launch.TDVFSection{
 		{DataOffset: 0x84000, RawDataSize: 0x37c000, MemoryAddress: 0xffc84000, MemoryDataSize: 0x37c000, Type: launch.TDVFBFV, Attributes: launch.TDVFExtend},
 		{RawDataSize: 0x84000, MemoryAddress: 0xffc00000, MemoryDataSize: 0x84000, Type: launch.TDVFCFV},
 		{MemoryAddress: 0x811000, MemoryDataSize: 0xf000, Type: launch.TDVFTempMem},
@@ -42,44 +44,44 @@ func edk2() tdvf {
 	}}
 }
 
-// edk2of2022 has the temporary memory of edk2 before 2024.
-func edk2of2022() tdvf {
-	v := edk2()
-	v.sections[2].MemoryAddress, v.sections[2].MemoryDataSize = 0x810000, 0x10000
+// EDK2of2022 has the temporary memory of edk2 before 2024.
+func EDK2of2022() Image {
+	v := EDK2()
+	v.Sections[2].MemoryAddress, v.Sections[2].MemoryDataSize = 0x810000, 0x10000
 	return v
 }
 
-// small is an image of 2 MiB, as Google's is.
-func small() tdvf {
-	v := edk2of2022()
-	v.size, v.volume = 2<<20, pristine(cfvBytes2M)
-	v.sections[0] = launch.TDVFSection{DataOffset: 0x20000, RawDataSize: 0x1e0000, MemoryAddress: 0xffe20000, MemoryDataSize: 0x1e0000, Type: launch.TDVFBFV, Attributes: launch.TDVFExtend}
-	v.sections[1] = launch.TDVFSection{RawDataSize: 0x20000, MemoryAddress: 0xffe00000, MemoryDataSize: 0x20000, Type: launch.TDVFCFV}
+// Small is an image of 2 MiB, as Google's is.
+func Small() Image {
+	v := EDK2of2022()
+	v.Size, v.Volume = 2<<20, Pristine(CFV2M)
+	v.Sections[0] = launch.TDVFSection{DataOffset: 0x20000, RawDataSize: 0x1e0000, MemoryAddress: 0xffe20000, MemoryDataSize: 0x1e0000, Type: launch.TDVFBFV, Attributes: launch.TDVFExtend}
+	v.Sections[1] = launch.TDVFSection{RawDataSize: 0x20000, MemoryAddress: 0xffe00000, MemoryDataSize: 0x20000, Type: launch.TDVFCFV}
 	return v
 }
 
 // Where the metadata are in such an image, from its end.
 const (
-	descriptorFromEnd = 0x200
-	offsetEntryFrom   = 32 + 18 + 22 // the reset vector, the footer, the entry
+	DescriptorFromEnd  = 0x200
+	OffsetEntryFromEnd = 32 + 18 + 22 // the reset vector, the footer, the entry
 )
 
-// bytes writes the image: the volume, a pattern, the metadata, the GUIDed table.
-func (v tdvf) bytes() []byte {
+// Bytes writes the image: the volume, a pattern, the metadata, the GUIDed table.
+func (v Image) Bytes() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, v.size)
+	b := make([]byte, v.Size)
 	for i := range b {
 		b[i] = byte(i*7 + i>>8 + i>>16)
 	}
-	copy(b, v.volume)
+	copy(b, v.Volume)
 	guid := launch.MustGUID("e9eaf9f3-168e-44d5-a8eb-7f4d8738f6ae") // which Google's VMM looks for
-	copy(b[v.size-v.descriptor()-len(guid):], guid[:])
-	d := b[v.size-v.descriptor():]
+	copy(b[v.Size-v.descriptor()-len(guid):], guid[:])
+	d := b[v.Size-v.descriptor():]
 	copy(d, "TDVF")
-	le.PutUint32(d[4:], uint32(16+32*len(v.sections)))
+	le.PutUint32(d[4:], uint32(16+32*len(v.Sections)))
 	le.PutUint32(d[8:], 1)
-	le.PutUint32(d[12:], uint32(len(v.sections)))
-	for i, s := range v.sections {
+	le.PutUint32(d[12:], uint32(len(v.Sections)))
+	for i, s := range v.Sections {
 		e := d[16+32*i:]
 		le.PutUint32(e, s.DataOffset)
 		le.PutUint32(e[4:], s.RawDataSize)
@@ -89,7 +91,7 @@ func (v tdvf) bytes() []byte {
 		le.PutUint32(e[28:], s.Attributes)
 	}
 	offset, footer := launch.MustGUID("e47a6535-984a-4798-865e-4685a7bf8ec2"), launch.MustGUID("96b582de-1fb2-45f7-baea-a366c55a082d")
-	t := b[v.size-offsetEntryFrom:]
+	t := b[v.Size-OffsetEntryFromEnd:]
 	le.PutUint32(t, uint32(v.descriptor()))
 	le.PutUint16(t[4:], 22)
 	copy(t[6:], offset[:])
@@ -98,20 +100,11 @@ func (v tdvf) bytes() []byte {
 	return b
 }
 
-func (v tdvf) parse(t *testing.T) *launch.TDVF {
-	t.Helper()
-	parsed, err := launch.ParseTDVF(v.bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed
-}
-
-// pristine is a volume without variables, as edk2's OvmfPkg/Include/Fdf/VarStore.fdf.inc
+// Pristine is a volume without variables, as edk2's OvmfPkg/Include/Fdf/VarStore.fdf.inc
 // describes it: a header of 72 bytes, the store, the working block of its
 // fault-tolerant writes. That of 0x84000 bytes is what a TD of 4 MiB firmware
 // measures: see TestRealRTMR0.
-func pristine(size int) []byte {
+func Pristine(size int) []byte {
 	le := binary.LittleEndian
 	b := slices.Repeat([]byte{0xff}, size)
 	header := make([]byte, 72)
@@ -132,12 +125,12 @@ func pristine(size int) []byte {
 	copy(b, header)
 	s := make([]byte, 28)
 	copy(s, store[:])
-	variables := map[int]int{cfvBytes4M: 0x40000, cfvBytes2M: 0xe000}[size]
+	variables := map[int]int{CFV4M: 0x40000, CFV2M: 0xe000}[size]
 	le.PutUint32(s[16:], uint32(variables-len(header)))
 	s[20], s[21] = 0x5a, 0xfe
 	copy(b[72:], s)
 	work := launch.MustGUID("9e58292b-7c68-497d-a0ce-6500fd9f1b95")
-	if at := variables + 0x1000; size == cfvBytes4M {
+	if at := variables + 0x1000; size == CFV4M {
 		copy(b[at:], work[:])
 		le.PutUint32(b[at+16:], 0x642caf2c)
 		copy(b[at+20:], []byte{0xfe, 0xff, 0xff, 0xff})
@@ -146,10 +139,10 @@ func pristine(size int) []byte {
 	return b
 }
 
-// stub is a kernel with an EFI stub of the test's own making: a PE32+ image with a
+// Kernel is a kernel with an EFI stub of the test's own making: a PE32+ image with a
 // Linux setup header in its headers, of which the second section's data come
 // first, and with more behind the sections.
-func stub() []byte {
+func Kernel() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, 0x3010)
 	for i := 0x270; i < len(b); i++ {
