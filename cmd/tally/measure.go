@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tallystick/rtmr"
 )
@@ -33,10 +34,21 @@ func newMeasure() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		// one subcommand a line
+		newMeasureSNP(),
+		newMeasureSEV(),
 		newMeasureTDX(),
 	)
 	return cmd
+}
+
+// checkGivenBut is checkGiven, for a command with a flag that may be empty.
+func checkGivenBut(cmd *cobra.Command, empty string) (err error) {
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if flag.Value.String() == "" && flag.Name != empty && err == nil {
+			err = fmt.Errorf("--%s is empty", flag.Name)
+		}
+	})
+	return err
 }
 
 // measureOutput prints a measurement: as values, or part by part.
