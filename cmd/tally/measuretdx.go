@@ -57,6 +57,9 @@ was first, which measured its list of memory into MRTD.`,
   tally reconcile --quote quote.bin --expect expected.json ccel.bin`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkGivenBut(cmd, "append"); err != nil {
+				return err
+			}
 			return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -98,13 +101,13 @@ func (f *tdxFlags) run(stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "tally:", printable(note))
 		}
 	}
-	return f.output.print(stdout, m.Values, []string{"REGISTER", "PART", "MEASURED", "FROM", "SHA384"}, tdxRows(m), notes...)
+	return f.output.print(stdout, m.Values, []string{"register", "part", "what", "from", "sha384"}, tdxRows(m), notes...)
 }
 
 // td reads the files and the other flags.
 func (f *tdxFlags) td() (td launch.TDX, err error) {
 	if f.firmware == "" {
-		return td, errors.New("--tdvf is needed: the firmware image")
+		return td, errors.New("--tdvf is missing: the firmware image that the TD is launched with")
 	}
 	td = launch.TDX{Host: launch.TDXHost(f.vmm), EDK2: f.edk2, EarlyAccept: f.early, CommandLine: f.commandLine}
 	if !slices.Contains(launch.TDXHosts, td.Host) {

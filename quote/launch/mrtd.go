@@ -105,7 +105,7 @@ type builder struct {
 
 func (m *builder) section(s *TDVFSection, content []byte) {
 	m.added, m.extended = 0, 0
-	for page := s.MemoryAddress; page < s.end(); page += pageBytes {
+	for page := s.MemoryAddress; page < s.end(); page += PageSize {
 		if s.Attributes&TDVFPageAug == 0 {
 			m.add(page)
 		}
@@ -113,7 +113,7 @@ func (m *builder) section(s *TDVFSection, content []byte) {
 			m.extendPage(s, page, content)
 		}
 	}
-	for page := s.MemoryAddress; m.order == SectionTwice && page < s.end(); page += pageBytes {
+	for page := s.MemoryAddress; m.order == SectionTwice && page < s.end(); page += PageSize {
 		m.extendPage(s, page, content)
 	}
 }
@@ -127,7 +127,7 @@ func (m *builder) extendPage(s *TDVFSection, page uint64, content []byte) {
 	if s.Attributes&TDVFExtend == 0 {
 		return
 	}
-	for at := page; at < page+pageBytes; at += chunkBytes {
+	for at := page; at < page+PageSize; at += chunkBytes {
 		m.digest.Write(extension("MR.EXTEND", at))
 		var chunk [chunkBytes]byte
 		if from := at - s.MemoryAddress; from < uint64(len(content)) {

@@ -3,9 +3,8 @@ package launch_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -50,42 +49,80 @@ func TestMRTD(t *testing.T) {
 	}
 }
 
-// TestMRTDOfDebian measures Debian's image. The values are gce-tcb-verifier's and
-// dstack-mr's, as above.
+// debianTDVFs are images of Debian's packages, by their SHA-256, with what
+// gce-tcb-verifier and dstack-mr give of them page by page, and dstack-mr section
+// by section.
+var debianTDVFs = map[string]struct{ of, pageByPage, sectionTwice string }{
+	"7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773": {"OVMF.fd of ovmf 2022.11-6+deb12u2",
+		"4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47",
+		"acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1"},
+	"14954040cc754ade0c625ac3470ea46d4c14318b5b1396de4ef77090203d76db": {"OVMF.fd of ovmf 2025.02-8+deb13u1",
+		"bdc6fb145880f06f30c8b346b8dce2a99d9351b56892df22f80fcf6574caa9f9c31df8e8576d53b4d0cd1c3f28910e11",
+		"456f07902150d008bb913c3e1e84e9297f735a6c83cd2a957a1f0a8bbedb06df188e3837ae48d32c73d473d097dc0db2"},
+	"a265075b4147a096109e501e76196df1ec8a18659c26f7401492c597ec88f312": {"OVMF.inteltdx.ms.fd of ovmf-inteltdx 2026.08+ds-2",
+		"a7a1f751abc454f9cbab198ca8d2edb2821935df525c74182b5e776cb0929e8c59aefecce725b0d08a5e9d3d3183bd08",
+		"b90b236113eb4c0d4df4ef590568c14e6028a3a31d7e8ac63dee9845df5008d3ebf82d4f5974e933798f65d7a279b9a9"},
+	"3e4fd0b3fe3b2dbe481c3d9e99418a034174f26cbe1f55aa212b0f18c12d2d6f": {"OVMF.amdsev.fd of ovmf-amdsev 2026.08+ds-2",
+		"5f77220a7135b2be2087c3555b897a1c56ca84516fafc622a33fa498a46305a12597a18bb57bc50f714ffab9fe6f004d",
+		"85ed058ce01afaac31effa3fcf2cdf65bd0e4e3bcf61adabb3ece33fdf300b569785d7d6c0c3d29fe11bbbc09da1cd43"},
+}
+
+// TestMRTDOfDebian measures what of Debian's images is installed, or was unpacked
+// for the lab's machines.
 func TestMRTDOfDebian(t *testing.T) {
-	image := debians(t, "/usr/share/ovmf/OVMF.fd", "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773") // ovmf 2022.11-6+deb12u2
-	v, err := launch.ParseTDVF(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for order, want := range map[launch.PageOrder]string{
-		launch.PageByPage:   "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47",
-		launch.SectionTwice: "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1",
-	} {
-		mrtd, _, err := v.MRTD(order)
+	compared := 0
+	for _, path := range debianFiles(t, "usr/share/ovmf/OVMF*.fd") {
+		image, sum := readDebian(t, path)
+		want, known := debianTDVFs[sum]
+		if !known {
+			t.Logf("%s: another image than those whose MRTD is known", path)
+			continue
+		}
+		v, err := launch.ParseTDVF(image)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := mrtd.String(); got != want {
-			t.Errorf("order %d: got  %s\nwant %s", order, got, want)
+		for order, want := range map[launch.PageOrder]string{launch.PageByPage: want.pageByPage, launch.SectionTwice: want.sectionTwice} {
+			mrtd, _, err := v.MRTD(order)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := mrtd.String(); got != want {
+				t.Errorf("%s, order %d: got  %s\nwant %s", path, order, got, want)
+			}
 		}
+		compared++
 	}
+	t.Logf("%d images compared", compared)
 }
 
-// debians reads a file of a Debian package, of just the version that has the hash.
-func debians(t *testing.T, path, sum string) []byte {
+// debianFiles are those of a pattern on this machine, and where the lab unpacks
+// Debian's packages.
+func debianFiles(t *testing.T, pattern string) (paths []string) {
+	t.Helper()
+	roots := []string{"/"}
+	if cache, err := os.UserCacheDir(); err == nil {
+		roots = append(roots, filepath.Join(cache, "tallystick", "lab", "*"))
+	}
+	for _, root := range roots {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	return paths
+}
+
+// readDebian returns a file and its SHA-256.
+func readDebian(t *testing.T, path string) (data []byte, sum string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("no image: %s is not here", path)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := sha256.Sum256(data); hex.EncodeToString(got[:]) != sum {
-		t.Skipf("no image: %s is of another version", path)
-	}
-	return data
+	hash := sha256.Sum256(data)
+	return data, hex.EncodeToString(hash[:])
 }
 
 // TestMRTDCovers: every byte of the code counts, and of other sections the place

@@ -64,7 +64,6 @@ var ErrNoTDVF = errors.New("no TDX metadata")
 var tdxMetadataOffset = MustGUID("e47a6535-984a-4798-865e-4685a7bf8ec2")
 
 const (
-	pageBytes       = 4096
 	tdvfSignature   = "TDVF"
 	tdvfVersion     = 1
 	tdvfDescriptor  = 16 // signature, length, version, number of sections
@@ -167,11 +166,11 @@ func (t *TDVF) check(s *TDVFSection) error {
 	if uint64(s.RawDataSize) > s.MemoryDataSize {
 		return fmt.Errorf("RawDataSize %#x, expected MemoryDataSize %#x at most", s.RawDataSize, s.MemoryDataSize)
 	}
-	if s.MemoryAddress%pageBytes != 0 {
-		return fmt.Errorf("MemoryAddress %#x, expected a multiple of %#x", s.MemoryAddress, pageBytes)
+	if s.MemoryAddress%PageSize != 0 {
+		return fmt.Errorf("MemoryAddress %#x, expected a multiple of %#x", s.MemoryAddress, PageSize)
 	}
-	if s.MemoryDataSize%pageBytes != 0 {
-		return fmt.Errorf("MemoryDataSize %#x, expected a multiple of %#x", s.MemoryDataSize, pageBytes)
+	if s.MemoryDataSize%PageSize != 0 {
+		return fmt.Errorf("MemoryDataSize %#x, expected a multiple of %#x", s.MemoryDataSize, PageSize)
 	}
 	if s.MemoryAddress > tdvfTop || s.MemoryDataSize > tdvfTop-s.MemoryAddress {
 		return fmt.Errorf("MemoryAddress %#x and MemoryDataSize %#x end above 4 GiB, expected below", s.MemoryAddress, s.MemoryDataSize)

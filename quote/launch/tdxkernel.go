@@ -79,7 +79,7 @@ func patchSetup(kernel []byte, initrdSize int, commandLine string, lowMemory uin
 	if uint64(initrdSize) >= uint64(highest) {
 		return nil, fmt.Errorf("the initrd has %d bytes, and QEMU puts it below %#x", initrdSize, highest)
 	}
-	le.PutUint32(k[setupRamdisk:], (highest-uint32(initrdSize))&^(pageBytes-1))
+	le.PutUint32(k[setupRamdisk:], (highest-uint32(initrdSize))&^(PageSize-1))
 	le.PutUint32(k[setupRdSize:], uint32(initrdSize))
 	return k, nil
 }
