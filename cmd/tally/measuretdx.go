@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,8 @@ type tdxFlags struct {
 	edk2                              int
 	early                             bool
 	kernel, initrd, commandLine       string
+	disk                              string
+	loaded                            []string
 	acpi                              [3]string
 	log                               string
 	output                            measureOutput
@@ -46,14 +49,17 @@ Where QEMU hands a kernel to the firmware (--kernel), RTMR1 and RTMR2 follow fro
 the kernel, the initrd and the command line, and RTMR0 from the image, the
 machine's memory and the host's ACPI tables. Those tables are in no image: give
 QEMU's files (--acpi-loader, --acpi-rsdp, --acpi-tables), or a log of such a TD
-(--log), which is then believed in that and in no other point. A register that
-does not follow from what was given is left out, and standard error says why.
+(--log), which is then believed in that and in no other point. Where the TD boots
+from a disk, RTMR1 follows from the disk's partition table (--disk) and from the
+images that are loaded, each a --load, in their order. A register that does not
+follow from what was given is left out, and standard error says why.
 
 The VMM's rules: qemu is QEMU from 10.1, qemu-9 and qemu-8 are QEMU 9 and 8 as
 distributions patched them for TDX, gce is Google's, and gce-all Google's as it
 was first, which measured its list of memory into MRTD.`,
 		Example: `  tally measure tdx --tdvf OVMF.fd > expected.json
   tally measure tdx --tdvf OVMF.fd --kernel vmlinuz --initrd initrd --append "console=ttyS0" --memory 4G --log ccel.bin
+  tally measure tdx --tdvf OVMF.fd --disk disk.img --load uki.efi
   tally reconcile --quote quote.bin --expect expected.json ccel.bin`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,6 +79,8 @@ was first, which measured its list of memory into MRTD.`,
 	flags.StringVar(&f.kernel, "kernel", "", "the kernel that QEMU hands over")
 	flags.StringVar(&f.initrd, "initrd", "", "its initrd")
 	flags.StringVar(&f.commandLine, "append", "", "its command line, as it is given to QEMU")
+	flags.StringVar(&f.disk, "disk", "", "the disk that the TD boots from, raw, or its first MiB")
+	flags.StringArrayVar(&f.loaded, "load", nil, "an image that is loaded from the disk; once for each, in order: shim, GRUB and the kernel, or a unified kernel image")
 	for i, name := range acpiFlags {
 		flags.StringVar(&f.acpi[i], name, "", "QEMU's file "+[...]string{"etc/table-loader", "etc/acpi/rsdp", "etc/acpi/tables"}[i])
 	}
@@ -90,7 +98,7 @@ func (f *tdxFlags) run(stdout, stderr io.Writer) error {
 	}
 	m, err := td.Measure()
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.firmware, err)
+		return f.named(err)
 	}
 	notes := f.notes(m)
 	if len(m.Values) == 0 {
@@ -102,6 +110,18 @@ func (f *tdxFlags) run(stdout, stderr io.Writer) error {
 		}
 	}
 	return f.output.print(stdout, m.Values, []string{"register", "part", "what", "from", "sha384"}, tdxRows(m), notes...)
+}
+
+// named names the file that an error is about.
+func (f *tdxFlags) named(err error) error {
+	paths := map[string]string{"firmware": f.firmware, "kernel": f.kernel, "disk": f.disk}
+	for i, path := range f.loaded {
+		paths[fmt.Sprintf("loaded image %d", i+1)] = path
+	}
+	if part := (*launch.PartError)(nil); errors.As(err, &part) && paths[part.Part] != "" {
+		return fmt.Errorf("%s: %w", paths[part.Part], part.Err)
+	}
+	return err
 }
 
 // td reads the files and the other flags.
@@ -129,18 +149,54 @@ func (f *tdxFlags) td() (td launch.TDX, err error) {
 	if td.Firmware, err = readTDVF(f.firmware); err != nil {
 		return td, err
 	}
-	for path, to := range map[string]*[]byte{f.kernel: &td.Kernel, f.initrd: &td.Initrd, f.acpi[0]: &td.ACPI[0], f.acpi[1]: &td.ACPI[1], f.acpi[2]: &td.ACPI[2]} {
-		if path == "" {
-			continue
-		}
-		if *to, err = readImage(path); err != nil {
-			return td, err
-		}
+	if err := f.files(&td); err != nil {
+		return td, err
 	}
 	if f.log != "" {
 		td.Log, err = readHostShare(f.log)
 	}
 	return td, err
+}
+
+// files reads what the TD boots, and the host's tables.
+func (f *tdxFlags) files(td *launch.TDX) (err error) {
+	for _, file := range []struct {
+		path string
+		to   *[]byte
+	}{{f.kernel, &td.Kernel}, {f.initrd, &td.Initrd}, {f.acpi[0], &td.ACPI[0]}, {f.acpi[1], &td.ACPI[1]}, {f.acpi[2], &td.ACPI[2]}} {
+		if file.path == "" {
+			continue
+		}
+		if *file.to, err = readImage(file.path); err != nil {
+			return err
+		}
+	}
+	for _, path := range f.loaded {
+		image, err := readImage(path)
+		if err != nil {
+			return err
+		}
+		td.Loaded = append(td.Loaded, image)
+	}
+	if f.disk == "" {
+		return nil
+	}
+	td.Disk, err = readBeginning(f.disk, launch.GPTBytes)
+	return err
+}
+
+// readBeginning reads a file's first bytes, or all of a shorter one.
+func readBeginning(path string, size int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, size))
+	if err == nil && len(data) == 0 {
+		err = fmt.Errorf("%s: the file is empty", path)
+	}
+	return data, err
 }
 
 func readTDVF(path string) (*launch.TDVF, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"tallystick/eventlog"
 	"tallystick/internal/tdvftest"
 	"tallystick/rtmr"
 )
@@ -21,17 +22,45 @@ func init() {
 // layOutTD writes what a TD is launched with.
 func layOutTD(dir string) error {
 	image := tdvftest.EDK2().Bytes()
+	disk, err := labDisk()
+	if err != nil {
+		return err
+	}
 	for name, data := range map[string][]byte{
 		"OVMF.fd": image, "small.fd": tdvftest.Small().Bytes(),
 		"OVMF_VARS.fd": image[:tdvftest.CFV4M], "OVMF_CODE.fd": image[tdvftest.CFV4M:],
 		"vmlinuz": tdvftest.Kernel(), "initrd": make([]byte, 12345),
-		"loader": []byte("loader"), "rsdp": []byte("rsdp"), "tables": []byte("tables"), "empty": nil,
+		"loader": []byte("loader"), "rsdp": []byte("rsdp"), "tables": []byte("tables"), "empty": nil, "disk.img": disk,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// labDisk is the beginning of a disk of the lab's, put together from what firmware
+// logged of it.
+func labDisk() ([]byte, error) {
+	data, err := os.ReadFile("../../fixtures/uki-7.3/boot.bin")
+	if err != nil {
+		return nil, err
+	}
+	r, err := eventlog.NewReader(bytes.NewReader(data), eventlog.Options{})
+	if err != nil {
+		return nil, err
+	}
+	disk := make([]byte, 2<<20)
+	for m, err := range r.Measurements() {
+		if err != nil {
+			return nil, err
+		}
+		if event := m.Entry.Data(); m.Entry.Type() == "EV_EFI_GPT_EVENT" {
+			copy(disk[512:], event[:92])
+			copy(disk[1024:], event[100:])
+		}
+	}
+	return disk, nil
 }
 
 // TestMeasureRealTD: what measure predicts of RTMR0 with a TD's own log is what its

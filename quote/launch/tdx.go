@@ -59,6 +59,8 @@ const (
 
 // The releases of edk2 from which a TD measures other things.
 const (
+	// edk2BootVariables measures boot variables into RTMR0, and not into RTMR1.
+	edk2BootVariables = 202302
 	// edk2Separator measures the second separator into RTMR1, and not into RTMR0.
 	edk2Separator = 202408
 	// edk2Host measures QEMU's boot menu and boot order and the SMBIOS tables, and puts
@@ -84,6 +86,13 @@ type TDX struct {
 	// -append says. Without a kernel the TD boots from a disk.
 	Kernel, Initrd []byte
 	CommandLine    string
+
+	// Disk is the beginning of the disk that the TD boots from, with its GPT, GPTBytes
+	// at most, and Loaded the images that firmware and loaders load from it, in order:
+	// shim, GRUB and the kernel, or a unified kernel image. Of one of these the kernel
+	// inside need not be given.
+	Disk   []byte
+	Loaded [][]byte
 
 	// ACPI is what QEMU has as etc/table-loader, etc/acpi/rsdp and etc/acpi/tables.
 	ACPI [3][]byte
@@ -120,12 +129,24 @@ type TDXMeasurement struct {
 // tdRegisters are those that firmware, loader and kernel extend.
 var tdRegisters = [...]rtmr.Register{rtmr.MustParse("rtmr0"), rtmr.MustParse("rtmr1"), rtmr.MustParse("rtmr2")}
 
+// PartError is an error in one of the things that a TD is launched with.
+type PartError struct {
+	Part string // "firmware", "kernel", "disk", or "loaded image 1" and so on
+	Err  error
+}
+
+func (e *PartError) Error() string { return e.Part + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *PartError) Unwrap() error { return e.Err }
+
 // Measure gives MRTD, and RTMR0 to RTMR2 as far as they follow from what is known.
 //
 // A register is in Values only if every digest that is folded into it is there;
 // otherwise NotPredicted says which is not, and what would give it. It is an
 // error if what is given cannot be launched, such as an image with sections that
-// the host refuses, or a kernel that is no PE image.
+// the host refuses, or a kernel that is no PE image: a *PartError, if it is about one
+// of the things that were given.
 func (t TDX) Measure() (*TDXMeasurement, error) {
 	t.Host, t.EDK2 = cmp.Or(t.Host, TDXQEMU), cmp.Or(t.EDK2, DefaultEDK2)
 	if !slices.Contains(TDXHosts, t.Host) {
@@ -134,18 +155,27 @@ func (t TDX) Measure() (*TDXMeasurement, error) {
 	if len(t.Kernel) > 0 && !t.Host.qemu() {
 		return nil, fmt.Errorf("a kernel was given, and %s boots from disks alone", t.Host)
 	}
+	if len(t.Kernel) > 0 && (len(t.Disk) > 0 || len(t.Loaded) > 0) {
+		return nil, errors.New("a kernel was given, and a disk or what is loaded from it, and a TD boots the one or the other")
+	}
+	if (len(t.Disk) > 0) != (len(t.Loaded) > 0) {
+		return nil, errors.New("of a disk and what is loaded from it one was given, and both are measured")
+	}
 	if len(t.Kernel) == 0 && (len(t.Initrd) > 0 || t.CommandLine != "") {
 		return nil, errors.New("an initrd or a command line was given, and no kernel that QEMU would hand over with it")
 	}
-	list, err := t.memoryList()
-	if err != nil {
-		return nil, err
-	}
 	m := &TDXMeasurement{Values: rtmr.Values{}}
-	if err := t.build(m, list); err != nil {
-		return nil, err
+	list, err := t.memoryList()
+	if err == nil {
+		err = t.build(m, list)
 	}
-	if err := t.boot(m, list); err != nil {
+	if err == nil {
+		err = t.firmwareEvents(m, list)
+	}
+	if err != nil {
+		return nil, &PartError{"firmware", err}
+	}
+	if err := t.boot(m); err != nil {
 		return nil, err
 	}
 	return m, nil

@@ -305,6 +305,7 @@ func TestTDXCovers(t *testing.T) {
 		{"command line", func(td *launch.TDX) { td.CommandLine = "quiet debug" }, []string{"rtmr2"}},
 		{"QEMU 9", func(td *launch.TDX) { td.Host = launch.TDXQEMU9 }, []string{"rtmr1"}},
 		{"QEMU 8", func(td *launch.TDX) { td.Host = launch.TDXQEMU8 }, []string{"mrtd", "rtmr1"}},
+		{"the boot variables", func(td *launch.TDX) { td.EDK2 = 202211 }, []string{"rtmr0", "rtmr1"}},
 		{"the second separator", func(td *launch.TDX) { td.EDK2 = 202405 }, []string{"rtmr0", "rtmr1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -355,6 +356,8 @@ func TestNotPredicted(t *testing.T) {
 		want     string
 	}{
 		{"a disk", func(td *launch.TDX) { td.Kernel, td.Initrd, td.CommandLine = nil, nil, "" }, "rtmr1", "boots from a disk"},
+		{"a disk that is known", func(td *launch.TDX) { *td = fromDisk(t) }, "rtmr2", "its loader measures what it does"},
+		{"a disk, and old firmware", func(td *launch.TDX) { *td = fromDisk(t); td.EDK2 = 202211 }, "rtmr1", "before edk2 202302 measures the boot variables"},
 		{"no memory", func(td *launch.TDX) { td.Memory = 0 }, "rtmr0", "TD_HOB is not known: the machine's memory"},
 		{"no memory, and QEMU writes the initrd's place", func(td *launch.TDX) { td.Memory, td.Host = 0, launch.TDXQEMU8 }, "rtmr1", "kernel is not known: QEMU writes the initrd's place"},
 		{"no tables", func(td *launch.TDX) { td.ACPI[1] = nil }, "rtmr0", "etc/acpi/rsdp is not known"},
@@ -421,6 +424,46 @@ func putU32(b []byte, n int) {
 	}
 }
 
+// fromDisk is a TD that boots from a disk of the lab's.
+func fromDisk(t *testing.T) launch.TDX {
+	return launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Host: launch.TDXGCE, Disk: diskOf(t, "uki-7.3", 512), Loaded: [][]byte{tdvftest.Kernel(), unified(tdvftest.Kernel())}}
+}
+
+// TestDisk: RTMR1 of a TD that boots from a disk is folded from the digests of the
+// table, which a fixture's log has, and of the images.
+func TestDisk(t *testing.T) {
+	td := fromDisk(t)
+	m := measure(t, td)
+	fold := make([]byte, 48)
+	for _, s := range []string{
+		"77a0dab2312b4e1e57a84d865a21e5b2ee8d677a21012ada819d0a98988078d3d740f6346bfe0abaa938ca20439a8d71",
+		"394341b7182cd227c5c6b07ef8000cdfd86136c4292b8e576573ad7ed9ae41019f5818b4b971c9effc60e1ad9f1289f0",
+		logged(t, "uki-7.3", "EV_EFI_GPT_EVENT")[0],
+		stubDigest,
+		authenticode(t, unified(tdvftest.Kernel())),
+		stubDigest, // of the kernel inside
+		"214b0bef1379756011344877743fdc2a5382bac6e70362d624ccf3f654407c1b4badf7d8f9295dd3dabdef65b27677e0",
+		"0a2e01c85deae718a530ad8c6d20a84009babe6c8989269e950d8cf440c6e997695e64d455c4174a652cd080f6230b74",
+	} {
+		rtmr.SHA384.Extend(fold, fromHex(t, s))
+	}
+	if got := value(m, "rtmr1"); got != hex.EncodeToString(fold) {
+		t.Errorf("got  %s\nwant %x", got, fold)
+	}
+	for name, change := range map[string]func(){
+		"other images":      func() { td.Loaded = td.Loaded[:1] },
+		"in another order":  func() { td.Loaded[0], td.Loaded[1] = td.Loaded[1], td.Loaded[0] },
+		"another separator": func() { td.EDK2 = 202405 },
+		"another disk":      func() { td.Disk = diskOf(t, "uki-ovmf2025-7.3", 512) },
+	} {
+		td = fromDisk(t)
+		change()
+		if got := value(measure(t, td), "rtmr1"); got == hex.EncodeToString(fold) || got == "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // TestNoTD: what no host launches is an error.
 func TestNoTD(t *testing.T) {
 	for _, c := range []struct {
@@ -431,6 +474,11 @@ func TestNoTD(t *testing.T) {
 		{"host", func(td *launch.TDX) { td.Host = "xen" }, `host "xen", expected one of`},
 		{"Google's with a kernel", func(td *launch.TDX) { td.Host = launch.TDXGCE }, "gce boots from disks alone"},
 		{"an initrd alone", func(td *launch.TDX) { td.Kernel = nil }, "no kernel that QEMU would hand over with it"},
+		{"a disk and a kernel", func(td *launch.TDX) { td.Disk, td.Loaded = []byte{1}, [][]byte{tdvftest.Kernel()} }, "a TD boots the one or the other"},
+		{"a disk alone", func(td *launch.TDX) { *td = fromDisk(t); td.Loaded = nil }, "both are measured"},
+		{"a loader alone", func(td *launch.TDX) { *td = fromDisk(t); td.Disk = nil }, "both are measured"},
+		{"a disk without a table", func(td *launch.TDX) { *td = fromDisk(t); td.Disk[512] = 0 }, "disk: no GPT"},
+		{"a loader that is none", func(td *launch.TDX) { *td = fromDisk(t); td.Loaded[1] = []byte("GRUB") }, "loaded image 2: offset 0: no PE image"},
 		{"no PE", func(td *launch.TDX) { td.Kernel = []byte("kernel") }, "kernel: offset 0: no PE image"},
 		{"too little memory", func(td *launch.TDX) { td.Memory = 8 << 20 }, "is not in the machine's low 0x800000 bytes"},
 		{"an odd machine of Google's", func(td *launch.TDX) {
@@ -452,6 +500,13 @@ func TestNoTD(t *testing.T) {
 			_, err := td.Measure()
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err == nil {
+				return
+			}
+			var part *launch.PartError
+			if before, _, named := strings.Cut(err.Error(), ": "); errors.As(err, &part) != named || part != nil && part.Part != before {
+				t.Errorf("the part is %v, want %q", part, before)
 			}
 		})
 	}

@@ -21,6 +21,7 @@ const (
 	evAction      = "EV_EFI_ACTION"
 	evBlob        = "EV_EFI_PLATFORM_FIRMWARE_BLOB2"
 	evTables      = "EV_EFI_HANDOFF_TABLES2"
+	evGPT         = "EV_EFI_GPT_EVENT"
 )
 
 var (
@@ -91,17 +92,11 @@ func sha384Of(m *rtmr.Measurement) (rtmr.Hex, error) {
 	return nil, errors.New("no SHA-384 digest, which a TD's log has")
 }
 
-// boot lists what firmware and kernel measure, in order, and folds it (edk2
-// OvmfPkg/Tcg/TdTcg2Dxe; the order is that of the logs that they leave).
-func (t *TDX) boot(m *TDXMeasurement, list []byte) error {
-	if err := t.firmwareEvents(m, list); err != nil {
-		return err
-	}
+// boot lists what is measured from where something is booted, in order, and folds
+// all events (edk2 OvmfPkg/Tcg/TdTcg2Dxe; the order is that of the logs).
+func (t *TDX) boot(m *TDXMeasurement) error {
 	if len(t.Kernel) == 0 {
-		m.without(tdRegisters[0], "the TD boots from a disk, and the boot variables and a boot loader's share are not in the image")
-		m.without(tdRegisters[1], "the TD boots from a disk: the partition table and each loader are measured, and none was given")
-		m.without(tdRegisters[2], "the TD boots from a disk: its loader measures what it does")
-		return nil
+		return t.bootDisk(m)
 	}
 	unified, err := t.kernelEvents(m)
 	if err != nil {
@@ -215,56 +210,109 @@ func (t *TDX) kernelEvents(m *TDXMeasurement) (unified bool, err error) {
 	kernel := TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: "kernel", From: "the kernel"}
 	image, why, err := t.measuredKernel()
 	if err != nil {
-		return false, fmt.Errorf("kernel: %w", err)
+		return false, &PartError{"kernel", err}
 	}
 	if why != "" {
 		kernel.From = why
 	} else {
 		pe, err := ParsePE(image)
 		if err != nil {
-			return false, fmt.Errorf("kernel: %w", err)
+			return false, &PartError{"kernel", err}
 		}
 		kernel.Digest = pe.Authenticode(rtmr.SHA384)
 	}
 	pe, err := ParsePE(t.Kernel)
 	if err != nil {
-		return false, fmt.Errorf("kernel: %w", err)
+		return false, &PartError{"kernel", err}
 	}
 	m.Events = append(m.Events, kernel)
-	m.add(tdRegisters[0], evBoot, "BootOrder", "constant", []byte{0, 0})
-	m.add(tdRegisters[0], evBoot, "Boot0000", "constant", bootUiApp())
-	m.add(tdRegisters[1], evAction, "calling the kernel", "constant", []byte("Calling EFI Application from Boot Option"))
+	variables := tdRegisters[0]
+	if t.EDK2 < edk2BootVariables {
+		variables = tdRegisters[1]
+	}
+	m.add(variables, evBoot, "BootOrder", "constant", []byte{0, 0})
+	m.add(variables, evBoot, "Boot0000", "constant", bootUiApp())
+	t.calling(m)
+	unified, err = m.innerKernel("kernel", pe)
+	if err != nil {
+		return false, err
+	}
+	if !unified {
+		t.stubEvents(m)
+	}
+	m.exit()
+	return unified, nil
+}
+
+// calling are the events when the firmware goes on to what it boots.
+func (t *TDX) calling(m *TDXMeasurement) {
+	m.add(tdRegisters[1], evAction, "calling what is booted", "constant", []byte("Calling EFI Application from Boot Option"))
 	second := tdRegisters[1]
 	if t.EDK2 < edk2Separator {
 		second = tdRegisters[0]
 	}
 	m.add(second, evSeparator, "separator", "constant", make([]byte, 4))
-	inner, unified := pe.Find(".linux")
-	if unified {
-		if err := m.innerKernel(inner); err != nil {
-			return false, err
-		}
-	} else {
-		t.stubEvents(m)
-	}
+}
+
+// exit are the events when the kernel leaves the firmware behind.
+func (m *TDXMeasurement) exit() {
 	for _, text := range []string{"Exit Boot Services Invocation", "Exit Boot Services Returned with Success"} {
 		m.add(tdRegisters[1], evAction, "exiting boot services", "constant", []byte(text))
 	}
-	return unified, nil
 }
 
-// innerKernel measures what a unified image's stub loads.
-func (m *TDXMeasurement) innerKernel(s PESection) error {
+// bootDisk lists what is measured when the TD boots from a disk, which gives RTMR1
+// if the disk and what is loaded are known.
+func (t *TDX) bootDisk(m *TDXMeasurement) error {
+	m.without(tdRegisters[0], "the TD boots from a disk, and the boot variables and a loader's share are not in the image")
+	m.without(tdRegisters[2], "the TD boots from a disk: its loader measures what it does")
+	if len(t.Loaded) == 0 {
+		m.without(tdRegisters[1], "the TD boots from a disk: the partition table and what is loaded are measured, and were not given")
+		return nil
+	}
+	t.calling(m)
+	table, err := GPTEvent(t.Disk)
+	if err != nil {
+		return &PartError{"disk", err}
+	}
+	m.add(tdRegisters[1], evGPT, "partition table", "the disk", table)
+	for i, image := range t.Loaded {
+		name := fmt.Sprintf("loaded image %d", i+1)
+		pe, err := ParsePE(image)
+		if err != nil {
+			return &PartError{name, err}
+		}
+		m.Events = append(m.Events, TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: name, Digest: pe.Authenticode(rtmr.SHA384), From: "the image"})
+		if _, err := m.innerKernel(name, pe); err != nil {
+			return err
+		}
+	}
+	m.exit()
+	if t.EDK2 < edk2BootVariables {
+		m.without(tdRegisters[1], fmt.Sprintf("firmware before edk2 %d measures the boot variables into it, which are not in the image", edk2BootVariables))
+		return nil
+	}
+	m.fold(tdRegisters[1])
+	return nil
+}
+
+// innerKernel measures what an image's stub loads from inside it, if the image is a
+// unified kernel image, and reports whether it is one.
+func (m *TDXMeasurement) innerKernel(name string, pe *PE) (unified bool, err error) {
+	s, unified := pe.Find(".linux")
+	if !unified {
+		return false, nil
+	}
 	data := s.Data
 	if int64(s.VirtualSize) < int64(len(data)) {
 		data = data[:s.VirtualSize] // what follows aligns the file
 	}
-	pe, err := ParsePE(data)
+	inner, err := ParsePE(data)
 	if err != nil {
-		return fmt.Errorf("kernel: section .linux at offset %#x: %w", s.offset, err)
+		return true, &PartError{name, fmt.Errorf("section .linux at offset %#x: %w", s.offset, err)}
 	}
-	m.Events = append(m.Events, TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: "kernel in .linux", Digest: pe.Authenticode(rtmr.SHA384), From: "the kernel"})
-	return nil
+	m.Events = append(m.Events, TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: "kernel in .linux", Digest: inner.Authenticode(rtmr.SHA384), From: "the " + name})
+	return true, nil
 }
 
 // measuredKernel is the kernel as the firmware gets it, or why that is not known.
