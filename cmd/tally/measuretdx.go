@@ -54,9 +54,11 @@ from a disk, RTMR1 follows from the disk's partition table (--disk) and from the
 images that are loaded, each a --load, in their order. A register that does not
 follow from what was given is left out, and standard error says why.
 
-The VMM's rules: qemu is QEMU from 10.1, qemu-9 and qemu-8 are QEMU 9 and 8 as
-distributions patched them for TDX, gce is Google's, and gce-all Google's as it
-was first, which measured its list of memory into MRTD.`,
+The VMM's rules: qemu is QEMU from 10.2, qemu-10.1 the release before it, qemu-9
+and qemu-8 are QEMU 9 and 8 as distributions patched them for TDX, gce is
+Google's, and gce-all Google's as it was first, which measured its list of memory
+into MRTD. They differ in MRTD (qemu-8, gce-all), in the kernel's digest in RTMR1
+(qemu-10.1, qemu-9 and qemu-8 write to its header), and in the list of memory.`,
 		Example: `  tally measure tdx --tdvf OVMF.fd > expected.json
   tally measure tdx --tdvf OVMF.fd --kernel vmlinuz --initrd initrd --append "console=ttyS0" --memory 4G --log ccel.bin
   tally measure tdx --tdvf OVMF.fd --disk disk.img --load uki.efi

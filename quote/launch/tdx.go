@@ -15,8 +15,11 @@ type TDXHost string
 
 // The hosts.
 const (
-	// TDXQEMU is QEMU from 10.1 with Linux from 6.16: page by page, the kernel as it is.
+	// TDXQEMU is QEMU from 10.2 with Linux from 6.16: page by page, the kernel as it is.
 	TDXQEMU TDXHost = "qemu"
+	// TDXQEMU101 is QEMU 10.1: the same, but it writes to the kernel's setup header. It
+	// has the kernel as it is too, which edk2 from 202505 takes.
+	TDXQEMU101 TDXHost = "qemu-10.1"
 	// TDXQEMU9 is QEMU 9 as distributions patched it for TDX: page by page, the kernel
 	// with its setup header written to.
 	TDXQEMU9 TDXHost = "qemu-9"
@@ -31,12 +34,23 @@ const (
 )
 
 // TDXHosts are all of them.
-var TDXHosts = []TDXHost{TDXQEMU, TDXQEMU9, TDXQEMU8, TDXGCE, TDXGCEAll}
+var TDXHosts = []TDXHost{TDXQEMU, TDXQEMU101, TDXQEMU9, TDXQEMU8, TDXGCE, TDXGCEAll}
 
-func (h TDXHost) qemu() bool { return h == TDXQEMU || h.patches() }
+func (h TDXHost) qemu() bool {
+	return h == TDXQEMU || h == TDXQEMU101 || h == TDXQEMU9 || h == TDXQEMU8
+}
 
-// patches reports whether the host writes to a kernel's setup header.
-func (h TDXHost) patches() bool { return h == TDXQEMU8 || h == TDXQEMU9 }
+// patches reports whether the firmware gets a kernel to whose setup header the host
+// has written.
+func (t *TDX) patches() bool {
+	switch t.Host {
+	case TDXQEMU8, TDXQEMU9:
+		return true
+	case TDXQEMU101:
+		return t.EDK2 < edk2Host
+	}
+	return false
+}
 
 func (h TDXHost) order() PageOrder {
 	if h == TDXQEMU8 {
@@ -63,8 +77,9 @@ const (
 	edk2BootVariables = 202302
 	// edk2Separator measures the second separator into RTMR1, and not into RTMR0.
 	edk2Separator = 202408
-	// edk2Host measures QEMU's boot menu and boot order and the SMBIOS tables, and puts
-	// initrd=initrd before the command line, and not behind it.
+	// edk2Host measures QEMU's boot menu and boot order and the SMBIOS tables, takes
+	// QEMU's file etc/boot/kernel where there is one, and puts initrd=initrd before the
+	// command line, and not behind it.
 	edk2Host = 202505
 )
 
@@ -217,7 +232,7 @@ func (t *TDX) build(m *TDXMeasurement, list []byte) (err error) {
 // accepts is an error if the host refuses a section of the image.
 func (t *TDX) accepts() error {
 	for i, s := range t.Firmware.Sections {
-		if s.Type > TDVFTempMem && (t.Host == TDXQEMU || !t.Host.qemu()) {
+		if s.Type > TDVFTempMem && t.Host != TDXQEMU9 && t.Host != TDXQEMU8 {
 			return fmt.Errorf("section %d (%s): %s launches no image that has one, expected BFV, CFV, TD_HOB or TempMem", i, s.Type, t.Host)
 		}
 	}

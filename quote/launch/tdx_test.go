@@ -183,7 +183,16 @@ func TestDirectBoot(t *testing.T) {
 			t.Errorf("%s: rtmr2 %s, want %s", c.host, got, rtmr2)
 		}
 	}
-	td.Host, td.Memory = launch.TDXQEMU, 0
+	// QEMU 10.1 has both, and it is the firmware that chooses.
+	td.Host, td.Memory = launch.TDXQEMU101, 4<<30
+	if got, want := value(measure(t, td), "rtmr1"), "7d46b222285713785f2260092ebe2b8fa1895ba98b4c3e7f5708b85420ca0c627b3b64051d450586f904388d493b8c4b"; got != want {
+		t.Errorf("QEMU 10.1: rtmr1 %s, want %s", got, want)
+	}
+	td.EDK2 = 202505
+	if got := digest(t, measure(t, td), "kernel"); got != stubDigest {
+		t.Errorf("QEMU 10.1 and edk2 202505: kernel %s, want %s", got, stubDigest)
+	}
+	td.Host, td.Memory, td.EDK2 = launch.TDXQEMU, 0, 0
 	m := measure(t, td)
 	if got := digest(t, m, "kernel"); got != stubDigest {
 		t.Errorf("kernel as it is: %s, want %s", got, stubDigest)

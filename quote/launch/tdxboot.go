@@ -317,7 +317,7 @@ func (m *TDXMeasurement) innerKernel(name string, pe *PE) (unified bool, err err
 
 // measuredKernel is the kernel as the firmware gets it, or why that is not known.
 func (t *TDX) measuredKernel() (image []byte, why string, err error) {
-	if !t.Host.patches() {
+	if !t.patches() {
 		return t.Kernel, "", nil
 	}
 	if len(t.Initrd) > 0 && t.Memory == 0 {

@@ -43,10 +43,10 @@ const (
 	xloadSince     = 0x20c
 )
 
-// patchSetup returns a kernel image as QEMU before 10.1 hands it to the firmware
+// patchSetup returns a kernel image as QEMU before 10.2 hands it to the firmware
 // of a TD: with a setup header that says where QEMU would have put the command
 // line and the initrd, which the EFI stub ignores and the firmware measures
-// (hw/i386/x86.c, x86_load_linux). From 10.1 it leaves the header of a
+// (hw/i386/x86.c, x86_load_linux). From 10.2 it leaves the header of a
 // confidential guest alone.
 //
 // lowMemory is the RAM below 4 GiB, of which the initrd's place is a part.
