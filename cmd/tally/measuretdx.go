@@ -68,6 +68,9 @@ into MRTD. They differ in MRTD (qemu-8, gce-all), in the kernel's digest in RTMR
 			if err := checkGivenBut(cmd, "append"); err != nil {
 				return err
 			}
+			if err := f.checkUsed(cmd); err != nil {
+				return err
+			}
 			return f.run(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -112,6 +115,31 @@ func (f *tdxFlags) run(stdout, stderr io.Writer) error {
 		}
 	}
 	return f.output.print(stdout, m.Values, []string{"register", "part", "what", "from", "sha384"}, tdxRows(m), notes...)
+}
+
+// checkUsed refuses flags from which nothing would follow: who gives one counts on
+// its being asked for.
+func (f *tdxFlags) checkUsed(cmd *cobra.Command) error {
+	given := func(name string) bool { return cmd.Flags().Changed(name) }
+	if given("early-accept") && !given("memory") {
+		return errors.New("--early-accept goes with --memory, which is missing")
+	}
+	if f.kernel != "" || f.output.parts {
+		return nil
+	}
+	unused := append([]string{"log", "secure-boot"}, acpiFlags[:]...)
+	if launch.TDXHost(f.vmm) != launch.TDXGCEAll {
+		unused = append(unused, "memory")
+	}
+	if len(f.loaded) == 0 {
+		unused = append(unused, "edk2")
+	}
+	for _, name := range unused {
+		if given(name) {
+			return fmt.Errorf("--%s was given, and without --kernel no register follows from it (--parts shows what it gives)", name)
+		}
+	}
+	return nil
 }
 
 // named names the file that an error is about.
@@ -244,6 +272,11 @@ func parseMemory(s string) (uint64, error) {
 func (f *tdxFlags) notes(m *launch.TDXMeasurement) (notes []string) {
 	for _, n := range m.NotPredicted {
 		notes = append(notes, fmt.Sprintf("%s is not predicted: %s", n.Register, n.Why))
+	}
+	for i, s := range m.Sections {
+		if s.Type == launch.TDVFBFV && s.Extended == 0 {
+			notes = append(notes, fmt.Sprintf("section %d of the image (BFV) is not extended: mrtd says where its code is, and not what it is", i))
+		}
 	}
 	var believed []string
 	for _, e := range m.Events {

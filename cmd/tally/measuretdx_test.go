@@ -26,8 +26,10 @@ func layOutTD(dir string) error {
 	if err != nil {
 		return err
 	}
+	unmeasured := tdvftest.Small()
+	unmeasured.Sections[0].Attributes = 0
 	for name, data := range map[string][]byte{
-		"OVMF.fd": image, "small.fd": tdvftest.Small().Bytes(),
+		"unmeasured.fd": unmeasured.Bytes(), "OVMF.fd": image, "small.fd": tdvftest.Small().Bytes(),
 		"OVMF_VARS.fd": image[:tdvftest.CFV4M], "OVMF_CODE.fd": image[tdvftest.CFV4M:],
 		"vmlinuz": tdvftest.Kernel(), "initrd": make([]byte, 12345),
 		"loader": []byte("loader"), "rsdp": []byte("rsdp"), "tables": []byte("tables"), "empty": nil, "disk.img": disk,
