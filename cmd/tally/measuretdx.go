@@ -190,29 +190,60 @@ func (f *tdxFlags) td() (td launch.TDX, err error) {
 
 // files reads what the TD boots, and the host's tables.
 func (f *tdxFlags) files(td *launch.TDX) (err error) {
-	for _, file := range []struct {
-		path string
-		to   *[]byte
-	}{{f.kernel, &td.Kernel}, {f.initrd, &td.Initrd}, {f.acpi[0], &td.ACPI[0]}, {f.acpi[1], &td.ACPI[1]}, {f.acpi[2], &td.ACPI[2]}} {
-		if file.path == "" {
+	for i, path := range f.acpi {
+		if path == "" {
 			continue
 		}
-		if *file.to, err = readImage(file.path); err != nil {
+		if td.ACPI[i], err = readImage(path); err != nil {
+			return err
+		}
+	}
+	if f.kernel != "" {
+		if td.Kernel, err = readLoaded(f.kernel); err != nil {
 			return err
 		}
 	}
 	for _, path := range f.loaded {
-		image, err := readImage(path)
+		image, err := readLoaded(path)
 		if err != nil {
 			return err
 		}
 		td.Loaded = append(td.Loaded, image)
 	}
-	if f.disk == "" {
-		return nil
+	if f.initrd != "" {
+		if td.Initrd, err = readInitrd(f.initrd); err != nil {
+			return err
+		}
 	}
-	td.Disk, err = readBeginning(f.disk, launch.GPTBytes)
+	if f.disk != "" {
+		td.Disk, err = readBeginning(f.disk, launch.GPTBytes)
+	}
 	return err
+}
+
+// maxLoaded bounds an image that firmware loads, whose size it holds in 32 bits. A
+// unified kernel image may have a whole system in it.
+const maxLoaded = 1<<32 - 1
+
+func readLoaded(path string) ([]byte, error) {
+	data, err := readBeginning(path, maxLoaded+1)
+	if err == nil && int64(len(data)) > maxLoaded {
+		err = fmt.Errorf("%s: longer than %d bytes, which no firmware loads", path, maxLoaded)
+	}
+	return data, err
+}
+
+func readInitrd(path string) (*launch.Initrd, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	initrd, err := launch.ReadInitrd(file)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return initrd, err
 }
 
 // readBeginning reads a file's first bytes, or all of a shorter one.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 
 	"tallystick/rtmr"
 )
@@ -59,6 +61,26 @@ func (h TDXHost) order() PageOrder {
 	return PageByPage
 }
 
+// Initrd is what is measured of an initrd.
+type Initrd struct {
+	Size   int64
+	Digest rtmr.Hex // SHA-384
+}
+
+// ReadInitrd reads an initrd to its end. It is an error if there is nothing: QEMU
+// hands over none then.
+func ReadInitrd(r io.Reader) (*Initrd, error) {
+	h := rtmr.SHA384.New()
+	size, err := io.Copy(h, r)
+	if err == nil && size == 0 {
+		err = errors.New("the initrd is empty")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Initrd{size, h.Sum(nil)}, nil
+}
+
 // SecureBoot is the variable of that name, as the firmware sets it when it starts.
 type SecureBoot uint8
 
@@ -99,8 +121,9 @@ type TDX struct {
 
 	// Kernel and Initrd are what QEMU's -kernel and -initrd name, CommandLine what
 	// -append says. Without a kernel the TD boots from a disk.
-	Kernel, Initrd []byte
-	CommandLine    string
+	Kernel      []byte
+	Initrd      *Initrd
+	CommandLine string
 
 	// Disk is the beginning of the disk that the TD boots from, with its GPT, GPTBytes
 	// at most, and Loaded the images that firmware and loaders load from it, in order:
@@ -176,7 +199,10 @@ func (t TDX) Measure() (*TDXMeasurement, error) {
 	if (len(t.Disk) > 0) != (len(t.Loaded) > 0) {
 		return nil, errors.New("of a disk and what is loaded from it one was given, and both are measured")
 	}
-	if len(t.Kernel) == 0 && (len(t.Initrd) > 0 || t.CommandLine != "") {
+	if strings.ContainsRune(t.CommandLine, 0) {
+		return nil, errors.New("the command line has a zero byte")
+	}
+	if len(t.Kernel) == 0 && (t.Initrd != nil || t.CommandLine != "") {
 		return nil, errors.New("an initrd or a command line was given, and no kernel that QEMU would hand over with it")
 	}
 	m := &TDXMeasurement{Values: rtmr.Values{}}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"tallystick/eventlog"
 	"tallystick/internal/tdvftest"
@@ -27,6 +29,15 @@ func measure(t *testing.T, td launch.TDX) *launch.TDXMeasurement {
 // value is a register's value, or "" where it is not predicted.
 func value(m *launch.TDXMeasurement, register string) string {
 	return m.Values[rtmr.SHA384][rtmr.MustParse(register)].String()
+}
+
+func initrd(t *testing.T, data []byte) *launch.Initrd {
+	t.Helper()
+	i, err := launch.ReadInitrd(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
 }
 
 // digest is that of an event.
@@ -162,7 +173,7 @@ func hostShare(t *testing.T, file string) launch.HostShare {
 // knows the hosts that write to the kernel's header. As to the kernel as it is, its
 // digest is osslsigncode's, folded by hand.
 func TestDirectBoot(t *testing.T) {
-	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: tdvftest.Kernel(), Initrd: make([]byte, 12345), CommandLine: "console=ttyS0 ro"}
+	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: tdvftest.Kernel(), Initrd: initrd(t, make([]byte, 12345)), CommandLine: "console=ttyS0 ro"}
 	const rtmr2 = "3d8dd7da159c3d69307a295b05c38e1abfeecf44012c47bcc0adb52de0c4dfbf8459a0652cbf7dba0740325aaa257e52"
 	for _, c := range []struct {
 		host   launch.TDXHost
@@ -218,7 +229,7 @@ func TestDirectBoot(t *testing.T) {
 // sources of its commit, and has 2674760 bytes).
 func TestRealDirectBoot(t *testing.T) {
 	td := launch.TDX{Firmware: parse(t, tdvftest.EDK2of2022()), Host: launch.TDXQEMU8, EDK2: 202211, SecureBoot: launch.SecureBootOff,
-		Memory: 1 << 30, Kernel: tdvftest.Kernel(), Initrd: make([]byte, 2674760), CommandLine: "console=ttyS0 panic=-1"}
+		Memory: 1 << 30, Kernel: tdvftest.Kernel(), Initrd: initrd(t, make([]byte, 2674760)), CommandLine: "console=ttyS0 panic=-1"}
 	m := measure(t, td)
 	if got, want := digest(t, m, "command line"), logged(t, "four-banks-6.12", "EV_EVENT_TAG")[0]; got != want {
 		t.Errorf("command line: %s, want %s", got, want)
@@ -288,7 +299,7 @@ func why(m *launch.TDXMeasurement, register string) string {
 // whole is a TD of which all is known.
 func whole(t *testing.T) launch.TDX {
 	return launch.TDX{
-		Firmware: parse(t, tdvftest.EDK2()), Memory: 2 << 30, Kernel: tdvftest.Kernel(), Initrd: []byte("initrd"), CommandLine: "quiet",
+		Firmware: parse(t, tdvftest.EDK2()), Memory: 2 << 30, Kernel: tdvftest.Kernel(), Initrd: initrd(t, []byte("initrd")), CommandLine: "quiet",
 		ACPI: [3][]byte{[]byte("loader"), []byte("rsdp"), []byte("tables")},
 	}
 }
@@ -309,7 +320,7 @@ func TestTDXCovers(t *testing.T) {
 		{"ACPI tables", func(td *launch.TDX) { td.ACPI[2] = []byte("other") }, []string{"rtmr0"}},
 		{"SecureBoot", func(td *launch.TDX) { td.SecureBoot = launch.SecureBootOff }, []string{"rtmr0"}},
 		{"kernel", func(td *launch.TDX) { td.Kernel[0x1800] ^= 1 }, []string{"rtmr1"}},
-		{"initrd", func(td *launch.TDX) { td.Initrd = []byte("initrD") }, []string{"rtmr2"}},
+		{"initrd", func(td *launch.TDX) { td.Initrd = initrd(t, []byte("initrD")) }, []string{"rtmr2"}},
 		{"no initrd", func(td *launch.TDX) { td.Initrd = nil }, []string{"rtmr2"}},
 		{"command line", func(td *launch.TDX) { td.CommandLine = "quiet debug" }, []string{"rtmr2"}},
 		{"QEMU 9", func(td *launch.TDX) { td.Host = launch.TDXQEMU9 }, []string{"rtmr1"}},
@@ -350,7 +361,7 @@ func TestHeader(t *testing.T) {
 	if _, err := td.Measure(); err == nil || !strings.Contains(err.Error(), "vga= in the command line") {
 		t.Errorf("vga=large: %v", err)
 	}
-	td.CommandLine, td.Initrd = "quiet", make([]byte, 4097)
+	td.CommandLine, td.Initrd = "quiet", initrd(t, make([]byte, 4097))
 	if digest(t, measure(t, td), "kernel") == was {
 		t.Error("a longer initrd leaves the kernel as it is")
 	}
@@ -488,6 +499,7 @@ func TestNoTD(t *testing.T) {
 		{"a loader alone", func(td *launch.TDX) { *td = fromDisk(t); td.Disk = nil }, "both are measured"},
 		{"a disk without a table", func(td *launch.TDX) { *td = fromDisk(t); td.Disk[512] = 0 }, "disk: no GPT"},
 		{"a loader that is none", func(td *launch.TDX) { *td = fromDisk(t); td.Loaded[1] = []byte("GRUB") }, "loaded image 2: offset 0: no PE image"},
+		{"a zero byte", func(td *launch.TDX) { td.CommandLine = "quiet\x00" }, "the command line has a zero byte"},
 		{"no PE", func(td *launch.TDX) { td.Kernel = []byte("kernel") }, "kernel: offset 0: no PE image"},
 		{"too little memory", func(td *launch.TDX) { td.Memory = 8 << 20 }, "is not in the machine's low 0x800000 bytes"},
 		{"an odd machine of Google's", func(td *launch.TDX) {
@@ -498,7 +510,7 @@ func TestNoTD(t *testing.T) {
 		{"two CFV", func(td *launch.TDX) { td.Firmware.Sections[0].Type = launch.TDVFCFV }, "the image has 2 CFV sections, expected one"},
 		{"no variables", func(td *launch.TDX) { td.Firmware.Image[0x48] ^= 1 }, "CFV at offset 0x0: no variable store: offset 0x48"},
 		{"an initrd too large", func(td *launch.TDX) {
-			td.Host, td.Memory, td.Initrd = launch.TDXQEMU9, 16<<20, make([]byte, 16<<20)
+			td.Host, td.Memory, td.Initrd = launch.TDXQEMU9, 16<<20, initrd(t, make([]byte, 16<<20))
 		}, "the initrd has 16777216 bytes, and QEMU puts it below 0xfd7fff"},
 		{"an old kernel", func(td *launch.TDX) { td.Host = launch.TDXQEMU9; td.Kernel[0x207] = 1 }, "boot protocol 1.15"},
 		{"a kernel cut off", func(td *launch.TDX) { td.Host = launch.TDXQEMU9; td.Kernel[0x1f1] = 0x40 }, "setup_sects 64"},
@@ -521,10 +533,21 @@ func TestNoTD(t *testing.T) {
 	}
 }
 
+// TestReadInitrd: an empty initrd is none, and an error of the reader is passed on.
+func TestReadInitrd(t *testing.T) {
+	if _, err := launch.ReadInitrd(bytes.NewReader(nil)); err == nil || err.Error() != "the initrd is empty" {
+		t.Errorf("empty: %v", err)
+	}
+	broken := errors.New("broken")
+	if _, err := launch.ReadInitrd(io.MultiReader(strings.NewReader("x"), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("broken: %v", err)
+	}
+}
+
 // FuzzKernel: a kernel of any form is measured, or the error says what is wrong.
 func FuzzKernel(f *testing.F) {
-	f.Add(tdvftest.Kernel(), "quiet vga=791", uint16(100))
-	f.Add(unified(tdvftest.Kernel()), "", uint16(0))
+	f.Add(tdvftest.Kernel(), "quiet vga=791", uint32(100))
+	f.Add(unified(tdvftest.Kernel()), "", uint32(0))
 	v := tdvftest.Image{Size: 0x8000, Volume: tdvftest.Pristine(tdvftest.CFV2M)[:0x4000], Sections: tdvftest.Small().Sections}
 	v.Sections = slices.Clone(v.Sections)
 	v.Sections[0].DataOffset, v.Sections[0].RawDataSize, v.Sections[0].MemoryDataSize = 0x7000, 0x1000, 0x1000
@@ -534,9 +557,12 @@ func FuzzKernel(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, kernel []byte, commandLine string, initrd uint16) {
+	f.Fuzz(func(t *testing.T, kernel []byte, commandLine string, size uint32) {
 		for _, host := range []launch.TDXHost{launch.TDXQEMU, launch.TDXQEMU8} {
-			td := launch.TDX{Firmware: firmware, Host: host, Kernel: kernel, CommandLine: commandLine, Initrd: make([]byte, initrd), Memory: 1 << 30}
+			td := launch.TDX{Firmware: firmware, Host: host, Kernel: kernel, CommandLine: commandLine, Memory: 1 << 30}
+			if size > 0 {
+				td.Initrd = &launch.Initrd{Size: int64(size), Digest: make([]byte, 48)}
+			}
 			if m, err := td.Measure(); err == nil && value(m, "mrtd") == "" {
 				t.Errorf("%s: no MRTD", host)
 			}

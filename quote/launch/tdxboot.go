@@ -320,27 +320,34 @@ func (t *TDX) measuredKernel() (image []byte, why string, err error) {
 	if !t.patches() {
 		return t.Kernel, "", nil
 	}
-	if len(t.Initrd) > 0 && t.Memory == 0 {
+	if t.Initrd != nil && t.Memory == 0 {
 		return nil, "QEMU writes the initrd's place into it, which follows from the machine's memory", nil
 	}
 	if !isLinux(t.Kernel) {
 		return t.Kernel, "", nil // a unified image has no header to write to
 	}
-	image, err = patchSetup(t.Kernel, len(t.Initrd), t.CommandLine, qemuLowMemory(t.Memory))
+	image, err = patchSetup(t.Kernel, t.initrdSize(), t.CommandLine, qemuLowMemory(t.Memory))
 	return image, "", err
+}
+
+func (t *TDX) initrdSize() int64 {
+	if t.Initrd == nil {
+		return 0
+	}
+	return t.Initrd.Size
 }
 
 // stubEvents are those of Linux's EFI stub (drivers/firmware/efi/libstub,
 // efi_measure_tagged_event), which measures the data alone.
 func (t *TDX) stubEvents(m *TDXMeasurement) {
-	options := loadOptions(t.CommandLine, len(t.Initrd) > 0, t.EDK2 >= edk2Host)
+	options := loadOptions(t.CommandLine, t.Initrd != nil, t.EDK2 >= edk2Host)
 	if options == nil {
 		m.Events = append(m.Events, TDXEvent{Register: tdRegisters[2], Type: evEventTag, Name: "command line", From: "there is none, for which no rule is built in"})
 	} else {
 		m.add(tdRegisters[2], evEventTag, "command line", "the command line", options)
 	}
-	if len(t.Initrd) > 0 {
-		m.add(tdRegisters[2], evEventTag, "initrd", "the initrd", t.Initrd)
+	if t.Initrd != nil {
+		m.Events = append(m.Events, TDXEvent{Register: tdRegisters[2], Type: evEventTag, Name: "initrd", Digest: t.Initrd.Digest, From: "the initrd"})
 	}
 }
 

@@ -50,7 +50,7 @@ const (
 // confidential guest alone.
 //
 // lowMemory is the RAM below 4 GiB, of which the initrd's place is a part.
-func patchSetup(kernel []byte, initrdSize int, commandLine string, lowMemory uint64) ([]byte, error) {
+func patchSetup(kernel []byte, initrdSize int64, commandLine string, lowMemory uint64) ([]byte, error) {
 	le := binary.LittleEndian
 	if !isLinux(kernel) {
 		return nil, fmt.Errorf("offset %#x: no Linux kernel: expected HdrS", setupMagic)
@@ -76,7 +76,7 @@ func patchSetup(kernel []byte, initrdSize int, commandLine string, lowMemory uin
 		return k, nil
 	}
 	highest := highestInitrd(kernel, protocol, lowMemory)
-	if uint64(initrdSize) >= uint64(highest) {
+	if initrdSize >= int64(highest) {
 		return nil, fmt.Errorf("the initrd has %d bytes, and QEMU puts it below %#x", initrdSize, highest)
 	}
 	le.PutUint32(k[setupRamdisk:], (highest-uint32(initrdSize))&^(PageSize-1))
