@@ -68,11 +68,11 @@ func TestAuthenticodeCovers(t *testing.T) {
 }
 
 // TestRealAuthenticode: firmware measured just that of the very files, where the
-// lab has unpacked them (fixtures/shim-grub-sb-6.12/boot.bin, whose digests a TPM's
-// quote stands for).
+// lab has unpacked them (fixtures/shim-grub-sb-6.12, and of the kernel inside the
+// unified image of fixtures/uki-7.3, whose digests a TPM's quote stands for).
 func TestRealAuthenticode(t *testing.T) {
-	measured := logged(t, "shim-grub-sb-6.12", "EV_EFI_BOOT_SERVICES_APPLICATION")
-	for i, pattern := range []string{"usr/lib/shim/shimx64.efi.signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", debianKernel} {
+	measured := append(logged(t, "shim-grub-sb-6.12", "EV_EFI_BOOT_SERVICES_APPLICATION"), logged(t, "uki-7.3", "EV_EFI_BOOT_SERVICES_APPLICATION")[1])
+	for i, pattern := range []string{"usr/lib/shim/shimx64.efi.signed", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", debianKernel, "7.3/usr/lib/modules/7.3.4+deb13-cloud-amd64/vmlinuz"} {
 		for _, path := range debianFiles(t, pattern) {
 			image, sum := readDebian(t, path)
 			if sum != measuredFiles[i] {
@@ -90,8 +90,8 @@ func TestRealAuthenticode(t *testing.T) {
 // debianKernel is the kernel of the lab's machines that are called "6.12".
 const debianKernel = "6.12/boot/vmlinuz-6.12.117+deb13-cloud-amd64"
 
-// measuredFiles are the SHA-256 of shim, GRUB and kernel.
-var measuredFiles = [3]string{"e103c5d02657879f141b086ed703584d28bb9e2721b423333be085ee1b4d397b", "970bccf30d50a10b6f8559474a8de0f61218431c0f969a22231f8c8542573565", "ed8f0dbdbefe3994093937f5ee934818ae902b88cb0b6bc423811c10d55b87b0"}
+// measuredFiles are the SHA-256 of shim, GRUB and the kernels.
+var measuredFiles = [4]string{"e103c5d02657879f141b086ed703584d28bb9e2721b423333be085ee1b4d397b", "970bccf30d50a10b6f8559474a8de0f61218431c0f969a22231f8c8542573565", "ed8f0dbdbefe3994093937f5ee934818ae902b88cb0b6bc423811c10d55b87b0", "7435b9178e91998f4f70774510c4ffad6764a08c64b17f7ef9c4252ea5948932"}
 
 // logged returns the SHA-384 digests of a fixture's events of a type, in order.
 func logged(t *testing.T, fixture, kind string) (digests []string) {

@@ -210,12 +210,10 @@ func (t TDX) Measure() (*TDXMeasurement, error) {
 	if err == nil {
 		err = t.build(m, list)
 	}
-	if err == nil {
-		err = t.firmwareEvents(m, list)
-	}
 	if err != nil {
 		return nil, &PartError{"firmware", err}
 	}
+	t.firmwareEvents(m, list)
 	if err := t.boot(m); err != nil {
 		return nil, err
 	}

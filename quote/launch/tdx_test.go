@@ -381,6 +381,8 @@ func TestNotPredicted(t *testing.T) {
 		{"no memory", func(td *launch.TDX) { td.Memory = 0 }, "rtmr0", "TD_HOB is not known: the machine's memory"},
 		{"no memory, and QEMU writes the initrd's place", func(td *launch.TDX) { td.Memory, td.Host = 0, launch.TDXQEMU8 }, "rtmr1", "kernel is not known: QEMU writes the initrd's place"},
 		{"no tables", func(td *launch.TDX) { td.ACPI[1] = nil }, "rtmr0", "etc/acpi/rsdp is not known"},
+		{"two CFV", func(td *launch.TDX) { td.Firmware.Sections[0].Type = launch.TDVFCFV }, "rtmr0", "CFV is not known: the image has 2 CFV sections"},
+		{"no variable store", func(td *launch.TDX) { td.Firmware.Image[0x48] ^= 1 }, "rtmr0", "SecureBoot and its keys is not known: the image's CFV: no variable store: offset 0x48"},
 		{"later firmware", func(td *launch.TDX) { td.EDK2 = 202505 }, "rtmr0", "edk2 202505 and later measures"},
 		{"Secure Boot", func(td *launch.TDX) { td.SecureBoot = launch.SecureBootOn }, "rtmr0", "with Secure Boot"},
 		{"no command line", func(td *launch.TDX) { td.Initrd, td.CommandLine = nil, "" }, "rtmr2", "command line is not known"},
@@ -507,8 +509,6 @@ func TestNoTD(t *testing.T) {
 		}, "expected 16, 32, 88, 176, 352 or 704 GiB"},
 		{"a section that QEMU refuses", func(td *launch.TDX) { td.Firmware.Sections[5].Type = launch.TDVFPermMem }, "section 5 (PermMem): qemu launches no image that has one"},
 		{"no TD_HOB", func(td *launch.TDX) { td.Firmware.Sections[4].Type = launch.TDVFTempMem }, "the image has no TD_HOB section"},
-		{"two CFV", func(td *launch.TDX) { td.Firmware.Sections[0].Type = launch.TDVFCFV }, "the image has 2 CFV sections, expected one"},
-		{"no variables", func(td *launch.TDX) { td.Firmware.Image[0x48] ^= 1 }, "CFV at offset 0x0: no variable store: offset 0x48"},
 		{"an initrd too large", func(td *launch.TDX) {
 			td.Host, td.Memory, td.Initrd = launch.TDXQEMU9, 16<<20, initrd(t, make([]byte, 16<<20))
 		}, "the initrd has 16777216 bytes, and QEMU puts it below 0xfd7fff"},

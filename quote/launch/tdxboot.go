@@ -120,27 +120,44 @@ func (t *TDX) boot(m *TDXMeasurement) error {
 }
 
 // firmwareEvents are those before anything is booted.
-func (t *TDX) firmwareEvents(m *TDXMeasurement, list []byte) error {
+func (t *TDX) firmwareEvents(m *TDXMeasurement, list []byte) {
 	hob := TDXEvent{Register: tdRegisters[0], Type: evTables, Name: "TD_HOB"}
 	t.host(&hob, list, t.Log.TDHOB, "the machine's memory")
 	m.Events = append(m.Events, hob)
-	volumes := t.Firmware.of(TDVFCFV)
-	if len(volumes) != 1 {
-		return fmt.Errorf("the image has %d CFV sections, expected one, which the firmware measures", len(volumes))
+	if volume, err := t.volume(); err != nil {
+		m.unknown(tdRegisters[0], evBlob, "CFV", err)
+	} else {
+		m.add(tdRegisters[0], evBlob, "CFV", "the image", volume)
 	}
-	m.add(tdRegisters[0], evBlob, "CFV", "the image", t.Firmware.data(volumes[0]))
-	variables, err := ParseVariables(t.Firmware.data(volumes[0]))
-	if err != nil {
-		return fmt.Errorf("CFV at offset %#x: %w", volumes[0].DataOffset, err)
-	}
-	t.secureVariables(m, variables)
+	t.secureVariables(m)
 	m.add(tdRegisters[0], evSeparator, "separator", "constant", make([]byte, 4))
 	for i, name := range acpiNames {
 		e := TDXEvent{Register: tdRegisters[0], Type: evConfigFlags, Name: name}
 		t.host(&e, t.ACPI[i], t.Log.ACPI[i], name+" of the host")
 		m.Events = append(m.Events, e)
 	}
-	return nil
+}
+
+// volume is the configuration volume that the firmware measures.
+func (t *TDX) volume() ([]byte, error) {
+	sections := t.Firmware.of(TDVFCFV)
+	if len(sections) != 1 {
+		return nil, fmt.Errorf("the image has %d CFV sections, and firmware with one is known", len(sections))
+	}
+	return t.Firmware.data(sections[0]), nil
+}
+
+// variables are those of the volume.
+func (t *TDX) variables() ([]Variable, error) {
+	volume, err := t.volume()
+	if err != nil {
+		return nil, err
+	}
+	variables, err := ParseVariables(volume)
+	if err != nil {
+		return nil, fmt.Errorf("the image's CFV: %w", err)
+	}
+	return variables, nil
 }
 
 // host fills in an event of the host's share, from data if they are known, else from
@@ -160,13 +177,18 @@ func (t *TDX) host(e *TDXEvent, data []byte, logged rtmr.Hex, from string) {
 
 // secureVariables measures the variables of Secure Boot, whether they are set or
 // not, and dbt if it is (edk2 MeasureAllSecureVariables).
-func (t *TDX) secureVariables(m *TDXMeasurement, variables []Variable) {
-	secureBoot := Variable{efiGlobal, "SecureBoot", map[SecureBoot][]byte{SecureBootOff: {0}, SecureBootOn: {1}}[t.secureBoot()]}
+func (t *TDX) secureVariables(m *TDXMeasurement) {
+	variables, err := t.variables()
+	if err != nil {
+		m.unknown(tdRegisters[0], evDriver, "SecureBoot and its keys", err)
+		return
+	}
 	from := "the image"
 	if t.SecureBoot != SecureBootFromImage {
 		from = "as stated"
 	}
-	m.add(tdRegisters[0], evDriver, "SecureBoot", from, variableData(secureBoot))
+	value := map[SecureBoot][]byte{SecureBootOff: {0}, SecureBootOn: {1}}[t.secureBoot()]
+	m.add(tdRegisters[0], evDriver, "SecureBoot", from, variableData(Variable{efiGlobal, "SecureBoot", value}))
 	for _, v := range []Variable{{Vendor: efiGlobal, Name: "PK"}, {Vendor: efiGlobal, Name: "KEK"}, {Vendor: efiSecurity, Name: "db"}, {Vendor: efiSecurity, Name: "dbx"}, {Vendor: efiSecurity, Name: "dbt"}} {
 		v.Data = variable(variables, v.Vendor, v.Name)
 		if v.Name == "dbt" && v.Data == nil {
@@ -181,17 +203,14 @@ func (t *TDX) secureBoot() SecureBoot {
 	if t.SecureBoot != SecureBootFromImage {
 		return t.SecureBoot
 	}
-	for _, s := range t.Firmware.of(TDVFCFV) {
-		variables, err := ParseVariables(t.Firmware.data(s))
-		if err != nil || len(variable(variables, efiGlobal, "PK")) == 0 {
-			continue
-		}
-		if enable := variable(variables, secureBootEnable, "SecureBootEnable"); len(enable) == 1 && enable[0] == 0 {
-			return SecureBootOff
-		}
-		return SecureBootOn
+	variables, err := t.variables()
+	if err != nil || len(variable(variables, efiGlobal, "PK")) == 0 {
+		return SecureBootNotSet
 	}
-	return SecureBootNotSet
+	if enable := variable(variables, secureBootEnable, "SecureBootEnable"); len(enable) == 1 && enable[0] == 0 {
+		return SecureBootOff
+	}
+	return SecureBootOn
 }
 
 // variable returns a variable's data, nil if there is none.
@@ -386,6 +405,11 @@ func bootUiApp() []byte {
 		b = le.AppendUint16(b, uint16(c))
 	}
 	return append(b, path...)
+}
+
+// unknown appends an event whose digest is not known.
+func (m *TDXMeasurement) unknown(r rtmr.Register, kind, name string, why error) {
+	m.Events = append(m.Events, TDXEvent{Register: r, Type: kind, Name: name, From: why.Error()})
 }
 
 // add appends an event of which the measured data are known.
