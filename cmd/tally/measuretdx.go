@@ -51,8 +51,9 @@ machine's memory and the host's ACPI tables. Those tables are in no image: give
 QEMU's files (--acpi-loader, --acpi-rsdp, --acpi-tables), or a log of such a TD
 (--log), which is then believed in that and in no other point. Where the TD boots
 from a disk, RTMR1 follows from the disk's partition table (--disk) and from the
-images that are loaded, each a --load, in their order. A register that does not
-follow from what was given is left out, and standard error says why.
+images that are loaded, each a --load, in their order. If that is one unified
+kernel image, RTMR2 follows from it too. A register that does not follow from what
+was given is left out, and standard error says why.
 
 The VMM's rules: qemu is QEMU from 10.2, qemu-10.1 the release before it, qemu-9
 and qemu-8 are QEMU 9 and 8 as distributions patched them for TDX, gce is

@@ -376,7 +376,7 @@ func TestNotPredicted(t *testing.T) {
 		want     string
 	}{
 		{"a disk", func(td *launch.TDX) { td.Kernel, td.Initrd, td.CommandLine = nil, nil, "" }, "rtmr1", "boots from a disk"},
-		{"a disk that is known", func(td *launch.TDX) { *td = fromDisk(t) }, "rtmr2", "its loader measures what it does"},
+		{"a disk that is known", func(td *launch.TDX) { *td = fromDisk(t) }, "rtmr2", "by a loader, which measures what it does"},
 		{"a disk, and old firmware", func(td *launch.TDX) { *td = fromDisk(t); td.EDK2 = 202211 }, "rtmr1", "before edk2 202302 measures the boot variables"},
 		{"no memory", func(td *launch.TDX) { td.Memory = 0 }, "rtmr0", "TD_HOB is not known: the machine's memory"},
 		{"no memory, and QEMU writes the initrd's place", func(td *launch.TDX) { td.Memory, td.Host = 0, launch.TDXQEMU8 }, "rtmr1", "kernel is not known: QEMU writes the initrd's place"},
@@ -402,42 +402,6 @@ func TestNotPredicted(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestUnified: the kernel inside a unified image is measured when the stub loads
-// it, with what it has without the file's alignment behind it.
-func TestUnified(t *testing.T) {
-	inner := tdvftest.Kernel()
-	image := unified(inner)
-	m := measure(t, launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: image, Host: launch.TDXQEMU9, CommandLine: "quiet"})
-	if got := digest(t, m, "kernel in .linux"); got != stubDigest {
-		t.Errorf("inside: %s, want %s", got, stubDigest)
-	}
-	if got, want := digest(t, m, "kernel"), authenticode(t, image); got != want {
-		t.Errorf("the image: %s, want %s", got, want)
-	}
-	if value(m, "rtmr1") == "" || value(m, "rtmr2") != "" {
-		t.Errorf("rtmr1 %q, rtmr2 %q: want rtmr1 alone", value(m, "rtmr1"), value(m, "rtmr2"))
-	}
-	inner[0] = 0
-	if _, err := (launch.TDX{Firmware: parse(t, tdvftest.EDK2()), Kernel: unified(inner)}).Measure(); err == nil || !strings.Contains(err.Error(), "section .linux at offset 0x3010: offset 0: no PE image") {
-		t.Errorf("nothing inside: %v", err)
-	}
-}
-
-// unified puts a kernel into the section .linux of the test's image, which is no
-// Linux kernel any more.
-func unified(kernel []byte) []byte {
-	b := tdvftest.Kernel()
-	clear(b[0x1f1:0x270])
-	header := b[0x40+24+0xa0+80:]
-	copy(header, ".linux")
-	size := (len(kernel) + 511) &^ 511
-	putU32(header[8:], len(kernel))
-	putU32(header[16:], size)
-	putU32(header[20:], len(b))
-	b[0x46] = 3
-	return append(append(b, kernel...), make([]byte, size-len(kernel))...)
 }
 
 func putU32(b []byte, n int) {

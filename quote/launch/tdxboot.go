@@ -22,6 +22,7 @@ const (
 	evBlob        = "EV_EFI_PLATFORM_FIRMWARE_BLOB2"
 	evTables      = "EV_EFI_HANDOFF_TABLES2"
 	evGPT         = "EV_EFI_GPT_EVENT"
+	evIPL         = "EV_IPL"
 )
 
 var (
@@ -98,8 +99,7 @@ func (t *TDX) boot(m *TDXMeasurement) error {
 	if len(t.Kernel) == 0 {
 		return t.bootDisk(m)
 	}
-	unified, err := t.kernelEvents(m)
-	if err != nil {
+	if err := t.kernelEvents(m); err != nil {
 		return err
 	}
 	switch {
@@ -111,11 +111,7 @@ func (t *TDX) boot(m *TDXMeasurement) error {
 		m.fold(tdRegisters[0])
 	}
 	m.fold(tdRegisters[1])
-	if unified {
-		m.without(tdRegisters[2], "a unified kernel image's stub measures its sections, and puts the initrd together, for which no rule is built in")
-	} else {
-		m.fold(tdRegisters[2])
-	}
+	m.fold(tdRegisters[2])
 	return nil
 }
 
@@ -223,26 +219,22 @@ func variable(variables []Variable, vendor GUID, name string) []byte {
 	return nil
 }
 
-// kernelEvents are those of a kernel that QEMU hands over. It reports whether the
-// kernel is a unified image.
-func (t *TDX) kernelEvents(m *TDXMeasurement) (unified bool, err error) {
+// kernelEvents are those of a kernel that QEMU hands over.
+func (t *TDX) kernelEvents(m *TDXMeasurement) error {
 	kernel := TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: "kernel", From: "the kernel"}
+	pe, err := ParsePE(t.Kernel)
+	if err != nil {
+		return &PartError{"kernel", err}
+	}
 	image, why, err := t.measuredKernel()
 	if err != nil {
-		return false, &PartError{"kernel", err}
+		return &PartError{"kernel", err}
 	}
 	if why != "" {
 		kernel.From = why
 	} else {
-		pe, err := ParsePE(image)
-		if err != nil {
-			return false, &PartError{"kernel", err}
-		}
+		pe.Image = image // the same, but for what QEMU wrote to its headers
 		kernel.Digest = pe.Authenticode(rtmr.SHA384)
-	}
-	pe, err := ParsePE(t.Kernel)
-	if err != nil {
-		return false, &PartError{"kernel", err}
 	}
 	m.Events = append(m.Events, kernel)
 	variables := tdRegisters[0]
@@ -252,15 +244,30 @@ func (t *TDX) kernelEvents(m *TDXMeasurement) (unified bool, err error) {
 	m.add(variables, evBoot, "BootOrder", "constant", []byte{0, 0})
 	m.add(variables, evBoot, "Boot0000", "constant", bootUiApp())
 	t.calling(m)
-	unified, err = m.innerKernel("kernel", pe)
-	if err != nil {
-		return false, err
-	}
-	if !unified {
+	if _, unified := pe.Find(".linux"); unified {
+		err = t.unifiedKernel(m, "kernel", pe)
+	} else {
 		t.stubEvents(m)
 	}
 	m.exit()
-	return unified, nil
+	return err
+}
+
+// unifiedKernel are the events of a unified kernel image that was loaded.
+func (t *TDX) unifiedKernel(m *TDXMeasurement, name string, pe *PE) error {
+	stub, kernel, err := unifiedEvents(pe)
+	if err == nil && (t.Initrd != nil || t.CommandLine != "") {
+		err = errors.New("QEMU hands over an initrd or a command line beside the image's own")
+	}
+	if err != nil {
+		m.unknown(tdRegisters[2], evIPL, "what the stub of the unified kernel image measures", err)
+	}
+	m.Events = append(m.Events, stub...)
+	if _, err := m.innerKernel(name, pe); err != nil {
+		return err
+	}
+	m.Events = append(m.Events, kernel...)
+	return nil
 }
 
 // calling are the events when the firmware goes on to what it boots.
@@ -281,12 +288,13 @@ func (m *TDXMeasurement) exit() {
 }
 
 // bootDisk lists what is measured when the TD boots from a disk, which gives RTMR1
-// if the disk and what is loaded are known.
+// if the disk and what is loaded are known, and RTMR2 if that is a unified kernel
+// image and nothing else.
 func (t *TDX) bootDisk(m *TDXMeasurement) error {
 	m.without(tdRegisters[0], "the TD boots from a disk, and the boot variables and a loader's share are not in the image")
-	m.without(tdRegisters[2], "the TD boots from a disk: its loader measures what it does")
 	if len(t.Loaded) == 0 {
 		m.without(tdRegisters[1], "the TD boots from a disk: the partition table and what is loaded are measured, and were not given")
+		m.without(tdRegisters[2], "the TD boots from a disk: what is loaded measures what it does, and was not given")
 		return nil
 	}
 	t.calling(m)
@@ -295,24 +303,42 @@ func (t *TDX) bootDisk(m *TDXMeasurement) error {
 		return &PartError{"disk", err}
 	}
 	m.add(tdRegisters[1], evGPT, "partition table", "the disk", table)
-	for i, image := range t.Loaded {
-		name := fmt.Sprintf("loaded image %d", i+1)
-		pe, err := ParsePE(image)
-		if err != nil {
-			return &PartError{name, err}
-		}
-		m.Events = append(m.Events, TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: name, Digest: pe.Authenticode(rtmr.SHA384), From: "the image"})
-		if _, err := m.innerKernel(name, pe); err != nil {
-			return err
-		}
+	unified, err := t.load(m)
+	if err != nil {
+		return err
 	}
 	m.exit()
 	if t.EDK2 < edk2BootVariables {
 		m.without(tdRegisters[1], fmt.Sprintf("firmware before edk2 %d measures the boot variables into it, which are not in the image", edk2BootVariables))
-		return nil
+	} else {
+		m.fold(tdRegisters[1])
 	}
-	m.fold(tdRegisters[1])
+	if unified {
+		m.fold(tdRegisters[2])
+	} else {
+		m.without(tdRegisters[2], "the TD boots from a disk by a loader, which measures what it does")
+	}
 	return nil
+}
+
+// load lists what is loaded from the disk, and reports whether it is a unified
+// kernel image alone.
+func (t *TDX) load(m *TDXMeasurement) (unified bool, err error) {
+	for i, image := range t.Loaded {
+		name := fmt.Sprintf("loaded image %d", i+1)
+		pe, err := ParsePE(image)
+		if err != nil {
+			return false, &PartError{name, err}
+		}
+		m.Events = append(m.Events, TDXEvent{Register: tdRegisters[1], Type: evApplication, Name: name, Digest: pe.Authenticode(rtmr.SHA384), From: "the image"})
+		if _, unified = pe.Find(".linux"); unified && len(t.Loaded) == 1 {
+			return true, t.unifiedKernel(m, name, pe)
+		}
+		if _, err := m.innerKernel(name, pe); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // innerKernel measures what an image's stub loads from inside it, if the image is a
