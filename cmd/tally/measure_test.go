@@ -26,6 +26,8 @@ func putImages(t *testing.T, env *testscript.Env) error {
 		"early.fd":      launchtest.Early().Build(),
 		"nometadata.fd": noMetadata.Build(),
 		"vars.fd":       launchtest.Image{Pages: 4, NoTable: true}.Build(),
+		"coconut.igvm":  launchtest.Coconut().Build(),
+		"svsm.bin":      launchtest.SVSM().Build(),
 		"odd.fd":        make([]byte, 100),
 		"kernel":        []byte("kernel"), // without the newline that a script's file ends with
 		"initrd":        []byte("initrd"),

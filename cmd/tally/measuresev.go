@@ -18,7 +18,7 @@ policy has bit 2, the processors' registers at their start. --vcpus, or --vmsa,
 says that the guest is one.
 
 --guest-features is SEV_FEATURES of the VMSAs, 0 unless the host switches on more:
-Linux 6.6 to 6.8 as a host adds DebugSwap, 0x20. --fpu written is for QEMU's
+Linux 6.6 and 6.7 as hosts add DebugSwap, 0x20. --fpu written is for QEMU's
 legacy-vm-type=off, by which the FPU's registers are measured too.
 
 It prints JSON that tally reconcile --expect takes; --parts prints what was
@@ -26,8 +26,8 @@ measured, in its order, with the launch digest after each part.
 
 Exit status: 0 measured; 2 input or usage.`
 
-// sevFlags say how an SEV or SEV-ES guest is launched.
-type sevFlags struct {
+// measureSEVFlags say how an SEV or SEV-ES guest is launched.
+type measureSEVFlags struct {
 	ovmf   string
 	kernel kernelFlags
 	vcpu   vcpuFlags
@@ -35,7 +35,7 @@ type sevFlags struct {
 }
 
 func newMeasureSEV() *cobra.Command {
-	f := sevFlags{vcpu: vcpuFlags{
+	f := measureSEVFlags{vcpu: vcpuFlags{
 		countHelp:    "SEV-ES: how many processors the guest has",
 		featuresHelp: "SEV-ES: SEV_FEATURES, as a number or as names: 0x20, DebugSwap (by default 0)",
 	}}
@@ -56,7 +56,7 @@ func newMeasureSEV() *cobra.Command {
 	return cmd
 }
 
-func (f *sevFlags) run(cmd *cobra.Command) error {
+func (f *measureSEVFlags) run(cmd *cobra.Command) error {
 	if err := checkGivenBut(cmd, "append"); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (f *sevFlags) run(cmd *cobra.Command) error {
 }
 
 // guest reads the flags, and the files that they name.
-func (f *sevFlags) guest(cmd *cobra.Command) (s launch.SEV, err error) {
+func (f *measureSEVFlags) guest(cmd *cobra.Command) (s launch.SEV, err error) {
 	if f.ovmf == "" {
 		return s, errNoOVMF
 	}

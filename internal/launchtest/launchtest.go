@@ -131,3 +131,16 @@ func WithTable(b []byte, entries []Entry) []byte {
 	copy(b[len(b)-AfterTable-size:], table)
 	return b
 }
+
+// SVSM is an image like Coconut SVSM's, with sections of its own.
+func SVSM() Image {
+	return Image{
+		Pages: 8,
+		Sections: []launch.Section{
+			{GPA: 0x9000, Size: 0x1000, Type: launch.SectionSecrets},
+			{GPA: 0xA000, Size: 0x1000, Type: launch.SectionCPUID},
+			{GPA: 0xB000, Size: 0x5000, Type: launch.SectionMemory},
+		},
+		Extra: []Entry{{SVSMInfo, numbers(0x4000)}},
+	}
+}

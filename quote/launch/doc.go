@@ -3,13 +3,8 @@
 //
 // [SNP] gives the launch digest that stands as MEASUREMENT in an SEV-SNP guest's
 // attestation report, [SEV] the one that an SEV or SEV-ES guest's launch
-// measurement is made with:
-//
-//	firmware, err := os.ReadFile("OVMF.fd")
-//	...
-//	m, err := launch.SNP{Firmware: firmware, VCPUs: launch.VCPUs{Count: 4, Signature: 0x800F12}}.Measure()
-//	...
-//	fmt.Println(m.Digest)
+// measurement is made with. [IGVM] is for SEV-SNP guests that are launched from an
+// IGVM file, as those with an SVSM are.
 //
 // A [Measurement] says of what it is made, part by part, with the digest after each
 // of them: of two measurements that differ, the first part whose digest differs is

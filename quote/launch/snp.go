@@ -22,6 +22,9 @@ type SNP struct {
 	// Product tells at which address GCE's VMSAs are measured. With another VMM
 	// it is not used.
 	Product Product
+
+	// SVSM is what runs beneath the firmware; nil for none.
+	SVSM *SVSM
 }
 
 // Product is the kind of AMD processor that the host has.
@@ -71,6 +74,9 @@ func (s SNP) Measure() (*Measurement, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.SVSM != nil {
+		return s.withSVSM(gpa)
+	}
 	table, err := ParseTable(s.Firmware)
 	if err != nil {
 		return nil, err
@@ -87,7 +93,13 @@ func (s SNP) Measure() (*Measurement, error) {
 	if err := s.sections(&p, all, table); err != nil {
 		return nil, err
 	}
-	return s.processors(&p, table)
+	return s.processors(&p, func(fpu bool) (first, other *vmsa, err error) {
+		reset, err := resetAddress(table)
+		if err != nil {
+			return nil, nil, err
+		}
+		return s.VCPUs.start(s.VMM, resetVector, fpu), s.VCPUs.start(s.VMM, reset, fpu), nil
+	})
 }
 
 func (s *SNP) check() error {
@@ -96,6 +108,9 @@ func (s *SNP) check() error {
 	}
 	if s.Kernel != nil && s.VMM != QEMU {
 		return fmt.Errorf("%s hands no kernel to the firmware: kernel hashes are QEMU's", s.VMM)
+	}
+	if s.SVSM != nil {
+		return s.checkSVSM()
 	}
 	return nil
 }
@@ -190,18 +205,19 @@ func (s *SNP) hashesPage(section Section, table Table) ([]byte, error) {
 	return page, nil
 }
 
-// processors adds the VMSAs.
-func (s *SNP) processors(p *pages, table Table) (*Measurement, error) {
+// processors adds the VMSAs: those that were given, or the first processor's and
+// that of all others, which start makes.
+func (s *SNP) processors(p *pages, start func(fpu bool) (first, other *vmsa, err error)) (*Measurement, error) {
 	add := func(name string, page []byte) { p.content(name, PageVMSA, s.vmsaGPA(), page) }
 	if s.VCPUs.Raw != nil {
 		s.VCPUs.rawVMSAs(add)
 		return p.measurement(), nil
 	}
-	reset, err := resetAddress(table)
+	byDefault := s.VMM == QEMU && s.SVSM == nil
+	first, other, err := start(s.VCPUs.FPU == FPUWritten || s.VCPUs.FPU == FPUDefault && byDefault)
 	if err != nil {
 		return nil, err
 	}
-	fpu := s.VCPUs.FPU == FPUWritten || s.VCPUs.FPU == FPUDefault && s.VMM == QEMU
-	s.VCPUs.vmsas(s.VCPUs.start(s.VMM, resetVector, fpu), s.VCPUs.start(s.VMM, reset, fpu), add)
+	s.VCPUs.vmsas(first, other, add)
 	return p.measurement(), nil
 }

@@ -79,7 +79,7 @@ func TestParseVMM(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, v, err)
 		}
 	}
-	if _, err := launch.ParseVMM("xen"); err == nil || !strings.Contains(err.Error(), "qemu, ec2, ec2-2023, gce") {
+	if _, err := launch.ParseVMM("xen"); err == nil || !strings.Contains(err.Error(), "qemu, ec2, ec2-2023, gce, hyper-v") {
 		t.Error(err)
 	}
 	if p, err := launch.ParseProduct("Genoa"); p != launch.Genoa || err != nil {

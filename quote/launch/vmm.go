@@ -26,9 +26,13 @@ const (
 	// GCE adds memory that the firmware uses early as unmeasured pages, not as
 	// zero pages. RDX is 0x600, and the page attribute table (PAT) differs.
 	GCE
+
+	// HyperV launches guests from IGVM files alone, and measures what they say in
+	// their order.
+	HyperV
 )
 
-var vmmNames = [...]string{QEMU: "qemu", EC2: "ec2", EC2Initial: "ec2-2023", GCE: "gce"}
+var vmmNames = [...]string{QEMU: "qemu", EC2: "ec2", EC2Initial: "ec2-2023", GCE: "gce", HyperV: "hyper-v"}
 
 // String returns the name that ParseVMM reads.
 func (v VMM) String() string {
@@ -41,7 +45,7 @@ func (v VMM) String() string {
 // VMMs returns the names that ParseVMM reads.
 func VMMs() []string { return vmmNames[:] }
 
-// ParseVMM reads a VMM's name: qemu, ec2, ec2-2023 or gce, in upper or lower case.
+// ParseVMM reads a VMM's name, in upper or lower case.
 func ParseVMM(s string) (VMM, error) {
 	for v, name := range vmmNames {
 		if strings.EqualFold(s, name) {
@@ -51,9 +55,10 @@ func ParseVMM(s string) (VMM, error) {
 	return 0, fmt.Errorf("unknown hypervisor %q, expected one of %s", s, strings.Join(vmmNames[:], ", "))
 }
 
-func (v VMM) known() error {
-	if int(v) >= len(vmmNames) {
-		return fmt.Errorf("%s: expected one of %s", v, strings.Join(vmmNames[:], ", "))
+// launchesOVMF reports a VMM that does not launch guests from an OVMF image.
+func (v VMM) launchesOVMF() error {
+	if int(v) >= int(HyperV) {
+		return fmt.Errorf("%s launches no guests from OVMF images, expected one of %s", v, strings.Join(vmmNames[:HyperV], ", "))
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ const MaxVCPUs = 4096
 type FPU uint8
 
 const (
-	FPUDefault FPU = iota // written for SEV-SNP under QEMU, else not
+	FPUDefault FPU = iota // written for SEV-SNP under QEMU without an SVSM image, else not
 	FPUWritten
 	FPUZero // also SEV-SNP on AMD's own kernels before 6.10
 )
@@ -159,9 +159,9 @@ func (c *VCPUs) svsmStart(address uint32, fpu bool) *vmsa {
 	return v
 }
 
-// check reports what cannot be, and hands on how many processors there are.
+// check reports what cannot be.
 func (c *VCPUs) check(vmm VMM) error {
-	if err := vmm.known(); err != nil {
+	if err := vmm.launchesOVMF(); err != nil {
 		return err
 	}
 	if c.Count < 1 || c.Count > MaxVCPUs {
