@@ -29,6 +29,8 @@ type evidenceFlags struct {
 	acceptSelfAsserted              bool
 
 	alone bool // the quote was the only argument, and has to be a bundle
+
+	sev sevFlags
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
@@ -42,8 +44,8 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
-	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote or a TDREPORT")
-	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK certificate; or for the TDREPORT in one, a TD quote")
+	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote or a TDREPORT; or for --svsm-manifest")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; or for the TDREPORT in one, a TD quote")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
 	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
@@ -55,6 +57,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
+	f.sev.register(flags)
 }
 
 // checkGiven refuses a flag without a value, as a script's empty variable makes
@@ -70,7 +73,8 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect}
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect,
+		f.sev.svsmManifest, f.sev.certify, f.sev.certifySignature, f.sev.tik}
 }
 
 // open reads and checks the evidence, and what is expected of it.
@@ -184,6 +188,7 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
 		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
 		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
+		{f.sev.svsmManifest, &o.SVSMManifest}, {f.sev.certify, &o.Certify}, {f.sev.certifySignature, &o.CertifySignature}, {f.sev.tik, &o.TIK},
 	} {
 		if file.path == "" {
 			continue
@@ -206,5 +211,6 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		o.Collateral = os.DirFS(f.collateral)
 	}
 	o.SkipSignature, o.AcceptSelfAsserted = f.skipSignature, f.acceptSelfAsserted
-	return o, nil
+	err = f.sev.options(&o)
+	return o, err
 }

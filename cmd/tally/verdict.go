@@ -231,7 +231,9 @@ func lasts(r rtmr.Register) bool { return r != debugPCR && r != applicationPCR }
 var debugPCR, applicationPCR = rtmr.MustParse("pcr16"), rtmr.MustParse("pcr23")
 
 // ofTPM reports whether the quoted registers are a TPM's.
-func (q *quoteReport) ofTPM() bool { return q.Kind == quote.TPM || q.Kind == quote.Azure }
+func (q *quoteReport) ofTPM() bool {
+	return q.Kind == quote.TPM || q.Kind == quote.Azure || q.Kind == quote.SVSM
+}
 
 // contradictions counts the entries that their own data or the boot log contradict.
 func (r *verdictReport) contradictions() (n int) {
@@ -447,7 +449,7 @@ func (q *quoteReport) weakest() string {
 
 // where says where the hardware's report is that goes with the evidence.
 func (q *quoteReport) where() string {
-	if q.Kind == quote.SoftTPM {
+	if q.Kind == quote.SoftTPM || q.Kind == quote.SVSM {
 		return "beside"
 	}
 	return "inside"
