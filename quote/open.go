@@ -34,6 +34,7 @@ var formats = []format{
 	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
 	{"SEV-SNP report as hexadecimal or base64 text", isSNPText, openSNPText},
+	{"an SEV attestation report", isSEVReportForm, openSEVReport},
 	{"an SEV launch measurement, as QEMU or libvirt print it", isSEVText, openSEV},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }

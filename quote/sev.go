@@ -82,7 +82,7 @@ func isSEV(data []byte) bool {
 
 // openSEV opens what isSEV, or isSEVText, recognised.
 func openSEV(data []byte, opts *Options) (*Quote, error) {
-	if err := opts.only("an SEV launch measurement", "tik", "sev-api", "sev-build", "sev-policy"); err != nil {
+	if err := opts.only("an SEV launch measurement", "tik", "sev-api", "sev-build", "sev-policy", "hardware", "snp-roots"); err != nil {
 		return nil, err
 	}
 	m, err := ParseSEV(data)
@@ -96,17 +96,29 @@ func openSEV(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
+	chain, err := sevChain(tik, opts)
+	if err != nil {
+		return nil, err
+	}
 	launch := opts.Expect[rtmr.SHA256][rtmr.Launch]
 	q := &Quote{Kind: SEV, Facts: m.facts()}
+	if m.SEVPolicy != nil {
+		q.Warnings = sevWarnings(*m.SEVPolicy)
+	}
 	signature := m.signature(tik, launch)
 	if signature.Status == Verified {
 		q.Values = rtmr.Values{rtmr.SHA256: {rtmr.Launch: bytes.Clone(launch)}}
 	}
-	q.Links = []Link{signature, sevChain(tik), m.policy(), m.nonce(opts.Nonce)}
-	if p := m.SEVPolicy; p != nil && *p&sevES == 0 {
-		q.Warnings = append(q.Warnings, "POLICY.ES is 0: the processor's registers are not encrypted when the guest leaves it, so the host sees and may change them")
-	}
+	q.Links = []Link{signature, chain, m.policy(), m.nonce(opts.Nonce)}
 	return q, nil
+}
+
+// sevWarnings tell of what lies open to the host in every guest but SEV-ES'.
+func sevWarnings(policy uint32) []string {
+	if policy&sevES != 0 {
+		return nil
+	}
+	return []string{"POLICY.ES is 0: the processor's registers are not encrypted when the guest leaves it, so the host sees and may change them"}
 }
 
 // parseTIK reads a transport integrity key; nil if none was given.
@@ -181,12 +193,35 @@ func (m *SEVMeasurement) mac(tik, launch []byte) []byte {
 	return h.Sum(nil)
 }
 
-// sevChain tells what the key is worth.
-func sevChain(tik []byte) Link {
+// sevChain tells what the key is worth: as much as the platform is genuine for whose
+// key, its PDH, the owner made the session.
+func sevChain(tik []byte, opts *Options) (Link, error) {
 	if tik == nil {
-		return Link{Chain, Missing, "no TIK was given (--tik)"}
+		return Link{Chain, Missing, "no TIK was given (--tik)"}, nil
 	}
-	return Link{Chain, NotChecked, "the TIK was given and is taken as it is: known to the guest's owner and to a genuine platform's firmware alone, as it is where the owner checked the platform's certificates (PDH, PEK, CEK, ASK, ARK) when the session was made"}
+	if len(opts.Hardware) == 0 {
+		return Link{Chain, NotChecked, "the TIK was given and is taken as it is: known to the guest's owner and to a genuine platform's firmware alone, as it is where the session was made for a PDH whose certificates (--hardware) lead to AMD"}, nil
+	}
+	roots, err := trustedSEVRoots(opts)
+	if err != nil {
+		return Link{}, err
+	}
+	certs, err := parseSEVCerts(opts.Hardware)
+	if err != nil {
+		return Link{}, fmt.Errorf("what vouches for the platform: %w", err)
+	}
+	pek, link := roots.chain(certs)
+	if link.Status != Verified {
+		return link, nil
+	}
+	pdhs := sevCertsOf(certs, sevPDH)
+	if len(pdhs) != 1 {
+		return Link{Chain, Missing, fmt.Sprintf("%d certificates of a PDH, expected one (--hardware)", len(pdhs))}, nil
+	}
+	if err := pdhs[0].signedBy(pek); err != nil {
+		return Link{Chain, Failed, err.Error()}, nil
+	}
+	return Link{Chain, Verified, "PDH, " + link.Text + "; that the TIK's session was made for this PDH is the word of who gave both"}, nil
 }
 
 // nonce tells that there is no room for the verifier's.
@@ -197,14 +232,17 @@ func (m *SEVMeasurement) nonce(given []byte) Link {
 	return Link{Nonce, NotChecked, "MNONCE is the firmware's: that it is of this launch, a TIK tells that was made for it"}
 }
 
-// policy tells of a guest that is open to its host. POLICY is the MAC's part, so
-// that it holds is the signature's matter.
+// policy is the MAC's part, so that it holds is the signature's matter.
 func (m *SEVMeasurement) policy() Link {
 	if m.SEVPolicy == nil {
 		return Link{Policy, Missing, "no policy was given (--sev-policy)"}
 	}
+	return sevPolicy(*m.SEVPolicy)
+}
+
+// sevPolicy tells of a guest that is open to its host.
+func sevPolicy(p uint32) Link {
 	var open []string
-	p := *m.SEVPolicy
 	if p&sevNODBG == 0 {
 		open = append(open, "debugging (NODBG is 0): the host can read and change the guest's memory")
 	}

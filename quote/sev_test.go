@@ -230,8 +230,8 @@ func TestSEVRecognised(t *testing.T) {
 		t.Error(err)
 	}
 	o = l.options()
-	o.Hardware = []byte{1}
-	if _, err := quote.Open(unhex(l.blob), o); err == nil || !strings.Contains(err.Error(), "--hardware was given, and an SEV launch measurement is not held against it") {
+	o.EKRoots = []byte{1}
+	if _, err := quote.Open(unhex(l.blob), o); err == nil || !strings.Contains(err.Error(), "--ek-roots was given, and an SEV launch measurement is not held against it") {
 		t.Error(err)
 	}
 }

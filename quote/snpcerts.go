@@ -200,7 +200,7 @@ var amdRoots = sync.OnceValues(func() (*snpRoots, error) {
 			return nil, errors.New("AMD's embedded certificates cannot be read")
 		}
 		r.issuers = append(r.issuers, h.certs[0])
-		r.roots.AddCert(h.certs[1])
+		r.addRoot(h.certs[1])
 	}
 	return r, nil
 })
@@ -208,7 +208,13 @@ var amdRoots = sync.OnceValues(func() (*snpRoots, error) {
 type snpRoots struct {
 	whose   string
 	roots   *x509.CertPool
+	own     []*x509.Certificate // the roots again
 	issuers []*x509.Certificate
+}
+
+func (r *snpRoots) addRoot(cert *x509.Certificate) {
+	r.roots.AddCert(cert)
+	r.own = append(r.own, cert)
 }
 
 // trustedSNPRoots are AMD's, or those that were given in their place.
@@ -220,16 +226,15 @@ func trustedSNPRoots(opts *Options) (*snpRoots, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the trusted roots given: %w", err)
 	}
-	r, own := &snpRoots{whose: "a given root", roots: x509.NewCertPool()}, false
+	r := &snpRoots{whose: "a given root", roots: x509.NewCertPool()}
 	for _, cert := range given.certs {
 		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-			r.roots.AddCert(cert)
-			own = true
+			r.addRoot(cert)
 		} else {
 			r.issuers = append(r.issuers, cert)
 		}
 	}
-	if !own {
+	if len(r.own) == 0 {
 		return nil, errors.New("no self-signed certificate in the trusted roots given")
 	}
 	return r, nil

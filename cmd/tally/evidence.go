@@ -45,7 +45,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
 	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote or a TDREPORT; or for --svsm-manifest")
-	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; or for the TDREPORT in one, a TD quote")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; for SEV the platform's certificates, as sevctl exports them; or for the TDREPORT in one, a TD quote")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
 	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
