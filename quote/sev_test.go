@@ -89,9 +89,9 @@ func TestSEVForged(t *testing.T) {
 		"launch":      {func(o *quote.Options) { o.Expect = rtmr.Values{rtmr.SHA256: {rtmr.Launch: make(rtmr.Hex, 32)}} }, quote.Failed, "launch digest 0000"},
 		"api":         {func(o *quote.Options) { o.SEVAPI = &quote.SEVAPI{Major: 1, Minor: 54} }, quote.Failed, "API 1.54"},
 		"api_major":   {func(o *quote.Options) { o.SEVAPI = &quote.SEVAPI{Major: 0, Minor: 55} }, quote.Failed, "API 0.55"},
-		"build":       {func(o *quote.Options) { o.SEVBuild = ptr(uint8(25)) }, quote.Failed, "build 25"},
-		"policy":      {func(o *quote.Options) { o.SEVPolicy = ptr(uint32(0x27)) }, quote.Failed, "policy 0x27"},
-		"high_policy": {func(o *quote.Options) { o.SEVPolicy = ptr(uint32(0x80000023)) }, quote.Failed, "policy 0x80000023"},
+		"build":       {func(o *quote.Options) { o.SEVBuild = addressOf(uint8(25)) }, quote.Failed, "build 25"},
+		"policy":      {func(o *quote.Options) { o.SEVPolicy = addressOf(uint32(0x27)) }, quote.Failed, "policy 0x27"},
+		"high_policy": {func(o *quote.Options) { o.SEVPolicy = addressOf(uint32(0x80000023)) }, quote.Failed, "policy 0x80000023"},
 		"no_launch":   {func(o *quote.Options) { o.Expect = nil }, quote.Missing, "the launch digest (--expect, as sha256 launch)"},
 		"sha384":      {func(o *quote.Options) { o.Expect = rtmr.Values{rtmr.SHA384: {rtmr.Launch: make(rtmr.Hex, 48)}} }, quote.Missing, "the launch digest"},
 		"short":       {func(o *quote.Options) { o.Expect = rtmr.Values{rtmr.SHA256: {rtmr.Launch: make(rtmr.Hex, 31)}} }, quote.Failed, "has 31 bytes"},
@@ -132,7 +132,7 @@ func TestSEVPolicy(t *testing.T) {
 		}
 	}
 	o := l.options()
-	o.SEVPolicy = ptr(uint32(0x37010025))
+	o.SEVPolicy = addressOf(uint32(0x37010025))
 	q := open(t, unhex(l.blob), o)
 	for name, want := range map[string]string{
 		"POLICY": "0x37010025", "POLICY.NODBG": "1", "POLICY.NOKS": "0", "POLICY.ES": "1", "POLICY.NOSEND": "0", "POLICY.DOMAIN": "0", "POLICY.SEV": "1",
@@ -188,7 +188,7 @@ func TestSEVText(t *testing.T) {
 		status(t, q, quote.Signature, quote.Missing, "the TIK (--tik)")
 		status(t, q, quote.Chain, quote.Missing, "no TIK")
 		if c.guest {
-			o.SEVPolicy = ptr(uint32(7))
+			o.SEVPolicy = addressOf(uint32(7))
 			if _, err := quote.Open([]byte(c.text), o); err == nil || !strings.Contains(err.Error(), "--sev-policy is 0x7, and the evidence states policy 0x23") {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -7,11 +7,11 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 
 	"tallystick/rtmr"
 )
@@ -251,6 +251,7 @@ func (c *sevCert) signedBy(by *sevCert) error {
 
 // sevARKs are the SHA-256 of the moduli, big-endian, of those of AMD's root keys of
 // which there is no X.509 certificate: AMD's ask_ark_naples.cert and ask_ark_rome.cert.
+// The exponents are 65537.
 var sevARKs = map[string]string{
 	"5f452a21949dbb87cf60a8d02278b74a63ba40d4420a47ac34463c43de6a8379": "Naples",
 	"f16657b74dd870045b040ea20583f098018e5b2f98ecff99c9f6fefdc5ecb2ca": "Rome",
@@ -272,15 +273,18 @@ func trustedSEVRoots(opts *Options) (*sevRoots, error) {
 	r := &sevRoots{names: map[string]string{}, issuers: map[string]*sevCert{}}
 	for _, root := range snp.own {
 		if public, ok := root.PublicKey.(*rsa.PublicKey); ok {
-			r.names[modulusHash(public)] = fmt.Sprintf("%s (%s)", snpName(root), snp.whose)
+			r.names[rsaID(public)] = fmt.Sprintf("%s (%s)", snpName(root), snp.whose)
 		}
 	}
 	if len(opts.SNPRoots) == 0 {
 		for hash, line := range sevARKs {
-			r.names[hash] = fmt.Sprintf("ARK-%s (%s)", line, snp.whose)
+			r.names[hash+":65537"] = fmt.Sprintf("ARK-%s (%s)", line, snp.whose)
 		}
 	}
 	for _, issuer := range snp.issuers {
+		if strings.HasPrefix(issuer.Subject.CommonName, "SEV-VLEK") {
+			continue // certifies VLEKs
+		}
 		chain, err := snp.verify(issuer, nil, opts.now())
 		if public, ok := issuer.PublicKey.(*rsa.PublicKey); ok && err == nil {
 			r.issuers[fmt.Sprintf("%s (%s)", snpName(chain[len(chain)-1]), snp.whose)] = &sevCert{usage: sevASK, public: public}
@@ -289,9 +293,10 @@ func trustedSEVRoots(opts *Options) (*sevRoots, error) {
 	return r, nil
 }
 
-func modulusHash(key *rsa.PublicKey) string {
+// rsaID tells RSA keys apart: by the hash of the modulus, and the exponent.
+func rsaID(key *rsa.PublicKey) string {
 	sum := sha256.Sum256(key.N.Bytes())
-	return hex.EncodeToString(sum[:])
+	return fmt.Sprintf("%x:%d", sum, key.E)
 }
 
 func sevCertsOf(certs []*sevCert, usage sevKeyUsage) []*sevCert {
@@ -329,7 +334,7 @@ func (r *sevRoots) endorsed(cek *sevCert, asks, arks []*sevCert) (root string, e
 			continue
 		}
 		for _, ark := range arks {
-			name, trusted := r.names[modulusHash(ark.public.(*rsa.PublicKey))]
+			name, trusted := r.names[rsaID(ark.public.(*rsa.PublicKey))]
 			if err = ask.signedBy(ark); err == nil && trusted {
 				return name, nil
 			}

@@ -190,11 +190,13 @@ func TestSEVReport(t *testing.T) {
 	delete(certs, "oca")
 	o := p.options()
 	ark := mustCertificate(t, certDER(t, p.root))
-	ask := create(t, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "SEV-Test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: in2025.AddDate(-1, 0, 0), NotAfter: in2025.AddDate(1, 0, 0)}, ark, p.ask.Public(), p.ark)
-	o.Hardware, o.SNPRoots = joined(certs), append(amdPEM(ask), p.root...)
-	if q := open(t, p.report(2, nil), o); !q.Trusted() {
-		t.Errorf("%v", q.Links)
+	for name, want := range map[string]bool{"SEV-Test": true, "SEV-VLEK-Test": false} {
+		ask := create(t, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+			NotBefore: in2025.AddDate(-1, 0, 0), NotAfter: in2025.AddDate(1, 0, 0)}, ark, p.ask.Public(), p.ark)
+		o.Hardware, o.SNPRoots = joined(certs), append(amdPEM(ask), p.root...)
+		if q := open(t, p.report(2, nil), o); q.Trusted() != want {
+			t.Errorf("%s: %v", name, q.Links)
+		}
 	}
 }
 

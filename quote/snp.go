@@ -180,7 +180,7 @@ func snpQuote(data []byte, opts *Options) (*Quote, *SNPReport, error) {
 		return nil, nil, err
 	}
 	q := &Quote{
-		Kind: SNP, Version: int(p.Version), Facts: p.facts(), Warnings: p.reserved(), asked: asked{p.ReportData, p.VMPL},
+		Kind: SNP, Version: int(p.Version), Facts: p.facts(), Warnings: p.reserved(), asked: asked{reportData: p.ReportData, vmpl: p.VMPL},
 		Values: rtmr.Values{rtmr.SHA384: {rtmr.Launch: p.Measurement}},
 	}
 	link, chain := p.chain(hardware, roots, opts.now())

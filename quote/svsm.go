@@ -20,6 +20,10 @@ import (
 //     to it; or the manifest has the attestation key itself;
 //   - the attestation key signs the quote.
 //
+// A guest without an SVSM has its kernel at VMPL 0, which may do all of this with a
+// TPM that it makes up. That an SVSM runs there is what the launch measurement says,
+// and without one that is expected nothing does.
+//
 // The nonce has 64 bytes, always: of a shorter one a guest that asks with a longer
 // one could make the first bytes of a manifest, whatever they should be, and so
 // an endorsement key out of the real one's bytes.
@@ -69,7 +73,12 @@ func openSVSM(attest []byte, opts *Options) (*Quote, error) {
 		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report", ErrUnsupported, report.Kind)
 	}
 	report.Links = slices.DeleteFunc(report.Links, func(l Link) bool { return l.Name == Nonce })
-	report.setLink(report.bindsManifest(opts.SVSMManifest, nonce))
+	bound := report.bindsManifest(opts.SVSMManifest, nonce)
+	if bound.Status == Verified && opts.Expect[rtmr.SHA384][rtmr.Launch] == nil {
+		bound.Status = NotChecked
+		bound.Text += ": by an SVSM, or by a guest without one, whose kernel runs there and makes up a TPM; which of them, the launch measurement tells, and none is expected (--expect)"
+	}
+	report.setLink(bound)
 	q.Inside = report
 	return q, nil
 }
@@ -99,7 +108,7 @@ func (q *Quote) bindsManifest(manifest, nonce []byte) Link {
 	case !bytes.Equal(want, q.reportData):
 		return Link{Binding, Failed, fmt.Sprintf("REPORT_DATA is %s, expected the SHA-512 of nonce and services manifest, %s", q.reportData, want)}
 	case q.vmpl != 0:
-		return Link{Binding, Failed, fmt.Sprintf("VMPL is %d, expected 0: not the SVSM asked for this report", q.vmpl)}
+		return Link{Binding, Failed, fmt.Sprintf("VMPL is %d, expected 0, where an SVSM is: who asked for this report has something above it", q.vmpl)}
 	}
 	return Link{Binding, Verified, "REPORT_DATA is the SHA-512 of nonce and services manifest, asked for at VMPL 0"}
 }

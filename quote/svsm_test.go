@@ -80,6 +80,7 @@ func newSVSM(t testing.TB) *svsmGuest {
 		SVSMManifest: g.ekArea, Activation: mustRecord(t, g.ak, g.ek),
 	}
 	g.opts.Report = g.report(svsmNonce, g.ekArea, nil)
+	g.opts.Expect = rtmr.Values{rtmr.SHA384: {rtmr.Launch: g.opts.Report[0x90:0xC0]}}
 	return g
 }
 
@@ -117,7 +118,7 @@ func (k *softwareKey) certify(typ uint16, name []byte) []byte {
 // certified has the guest's attestation key certified by one that signs, which is
 // the manifest's.
 func (g *svsmGuest) certified(typ uint16, signer *softwareKey) {
-	name := must(tpm2.ObjectName(ptr(g.ak.area())))
+	name := must(tpm2.ObjectName(addressOf(g.ak.area())))
 	g.opts.Activation = nil
 	g.opts.SVSMManifest = signer.tpmtPublic()
 	g.opts.Certify = signer.certify(typ, name.Buffer)
@@ -125,7 +126,7 @@ func (g *svsmGuest) certified(typ uint16, signer *softwareKey) {
 	g.opts.Report = g.report(svsmNonce, g.opts.SVSMManifest, nil)
 }
 
-func ptr[T any](v T) *T { return &v }
+func addressOf[T any](v T) *T { return &v }
 
 // TestSVSM: every way from the hardware to the quote, link by link.
 func TestSVSM(t *testing.T) {
@@ -330,6 +331,22 @@ func TestSVSMForged(t *testing.T) {
 	}
 }
 
+// TestSVSMOfAnyGuest: a guest without an SVSM can do all that one does, so unless its
+// launch is expected nothing says that there is one.
+func TestSVSMOfAnyGuest(t *testing.T) {
+	g := newSVSM(t)
+	for name, expected := range map[string]rtmr.Values{"nothing": nil, "another register": {rtmr.SHA384: {rtmr.MRTD: make(rtmr.Hex, 48)}}} {
+		g.opts.Expect = expected
+		q := open(t, g.attest, g.opts)
+		status(t, q.Inside, quote.Binding, quote.NotChecked, "by an SVSM, or by a guest without one")
+		if status(t, q, quote.Chain, quote.Verified, ""); !q.Trusted() {
+			t.Errorf("%s: %v", name, q.Links)
+		}
+	}
+	g.opts.Report[0x50] ^= 1
+	status(t, open(t, g.attest, g.opts).Inside, quote.Binding, quote.Failed, "")
+}
+
 // TestSVSMErrors: what cannot be read, or does not go together.
 func TestSVSMErrors(t *testing.T) {
 	g := newSVSM(t)
@@ -438,7 +455,7 @@ func FuzzSVSM(f *testing.F) {
 	f.Add(g.ekArea, g.opts.Activation, []byte{}, []byte{})
 	f.Add(table, g.opts.Activation, []byte{}, []byte{})
 	f.Add(manifestOf(g.ekArea, g.ak.tpmtPublic()), []byte{}, []byte{}, []byte{})
-	certify := other.certify(0x8017, must(tpm2.ObjectName(ptr(g.ak.area()))).Buffer)
+	certify := other.certify(0x8017, must(tpm2.ObjectName(addressOf(g.ak.area()))).Buffer)
 	f.Add(other.tpmtPublic(), []byte{}, certify, other.sign(f, certify))
 	f.Fuzz(func(t *testing.T, manifest, activation, certify, signature []byte) {
 		m, err := quote.ParseSVSMManifest(manifest)

@@ -30,7 +30,7 @@ type evidenceFlags struct {
 
 	alone bool // the quote was the only argument, and has to be a bundle
 
-	sev sevFlags
+	amd amdFlags
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
@@ -57,7 +57,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
-	f.sev.register(flags)
+	f.amd.register(flags)
 }
 
 // checkGiven refuses a flag without a value, as a script's empty variable makes
@@ -74,7 +74,7 @@ func checkGiven(cmd *cobra.Command) (err error) {
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
 	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect,
-		f.sev.svsmManifest, f.sev.certify, f.sev.certifySignature, f.sev.tik}
+		f.amd.svsmManifest, f.amd.certify, f.amd.certifySignature, f.amd.tik}
 }
 
 // open reads and checks the evidence, and what is expected of it.
@@ -188,7 +188,7 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
 		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
 		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
-		{f.sev.svsmManifest, &o.SVSMManifest}, {f.sev.certify, &o.Certify}, {f.sev.certifySignature, &o.CertifySignature}, {f.sev.tik, &o.TIK},
+		{f.amd.svsmManifest, &o.SVSMManifest}, {f.amd.certify, &o.Certify}, {f.amd.certifySignature, &o.CertifySignature}, {f.amd.tik, &o.TIK},
 	} {
 		if file.path == "" {
 			continue
@@ -211,6 +211,6 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		o.Collateral = os.DirFS(f.collateral)
 	}
 	o.SkipSignature, o.AcceptSelfAsserted = f.skipSignature, f.acceptSelfAsserted
-	err = f.sev.options(&o)
+	err = f.amd.options(&o)
 	return o, err
 }

@@ -11,14 +11,14 @@ import (
 	"tallystick/quote"
 )
 
-// sevFlags are those of an SVSM's vTPM and of an SEV guest's launch measurement.
-type sevFlags struct {
+// amdFlags are those of an SVSM's vTPM and of an SEV guest's launch measurement.
+type amdFlags struct {
 	svsmManifest, reportNonce        string
 	certify, certifySignature        string
 	tik, sevAPI, sevBuild, sevPolicy string
 }
 
-func (f *sevFlags) register(flags *pflag.FlagSet) {
+func (f *amdFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.svsmManifest, "svsm-manifest", "", "an SVSM's services manifest, or its vTPM's, which has the endorsement key of the TPM quote (configfs' manifestblob); --report is the SEV-SNP report that stands for it")
 	flags.StringVar(&f.reportNonce, "report-nonce", "", "the nonce that the SVSM's report was asked for with, in hexadecimal; by default --nonce, and zeros up to 64 bytes")
 	flags.StringVar(&f.certify, "certify", "", "what the vTPM's endorsement key certified the attestation key by (TPMS_ATTEST of TPM2_Certify or TPM2_CertifyCreation)")
@@ -30,7 +30,7 @@ func (f *sevFlags) register(flags *pflag.FlagSet) {
 }
 
 // options sets all but the files'.
-func (f *sevFlags) options(o *quote.Options) (err error) {
+func (f *amdFlags) options(o *quote.Options) (err error) {
 	if f.reportNonce != "" {
 		if o.ReportNonce, err = hex.DecodeString(f.reportNonce); err != nil {
 			return fmt.Errorf("--report-nonce %q, expected hexadecimal: %w", f.reportNonce, err)
