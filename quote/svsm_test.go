@@ -3,6 +3,7 @@ package quote_test
 import (
 	"bytes"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"tallystick/internal/testlogs"
 	"tallystick/quote"
 	"tallystick/rtmr"
 )
@@ -403,6 +405,16 @@ func TestParseSVSMManifest(t *testing.T) {
 	if m, err := quote.ParseSVSMManifest(append(head, g.ekArea...)); err != nil || len(m.Services) != 1 || !bytes.Equal(m.Keys[0], g.ekArea) {
 		t.Errorf("%+v, %v", m, err)
 	}
+	// A table of a lab's TPM and of a service without a manifest; its SHA-256 is by
+	// Python's uuid (bytes_le) and struct.
+	ek := must(quote.ParseActivation(testlogs.Read(t, testlogs.Fixture(t, "sig-6.12", "activation-ecc.json")))).EKPublic
+	lab := servicesTable(service{vtpmGUID, ek}, service{unhex("67452301ab89efcd0123456789abcdef"), nil})
+	if sum := sha256.Sum256(lab); hex.EncodeToString(sum[:]) != "c88cca6c91f31ff390bd2aef80f25840bc786e91b9236d8f06f13a9ed828df3b" {
+		t.Errorf("%x", sum)
+	}
+	if m, err := quote.ParseSVSMManifest(lab); err != nil || !bytes.Equal(m.Keys[0], ek) || m.Services[1].GUID != "01234567-89ab-cdef-0123-456789abcdef" || len(m.Services[1].Manifest) != 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
 	for name, c := range map[string]struct {
 		data []byte
 		says string
@@ -442,6 +454,26 @@ func TestParseSVSMManifest(t *testing.T) {
 		if m, err := quote.ParseSVSMManifest(table[:n]); err == nil {
 			t.Fatalf("%d bytes were read as %+v", n, m)
 		}
+	}
+}
+
+// TestSVSMReportData: REPORT_DATA as Python's hashlib has it, of the nonce of a lab's
+// machine, 32 zeros, and the table of TestParseSVSMManifest.
+func TestSVSMReportData(t *testing.T) {
+	read := func(name string) []byte { return testlogs.Read(t, testlogs.Fixture(t, "sig-6.12", name)) }
+	g := &svsmGuest{t: t, amd: newAMD(t, "Turin")}
+	record := read("activation-ecc.json")
+	data := unhex("4bb4f0c049e5c849a03519231863f1c896b2ee5b3bcb3f8524ca9cabbf48179bc82a87cefdf03179f50a6bade7bec70c6f8a1e82cd380874f231815a7d543910")
+	opts := quote.Options{
+		Nonce: read("nonce.bin"), Signature: read("quote-ecc-sha256.tpmt_signature.bin"), Key: read("ak-ecc.tpmt_public.bin"), Activation: record,
+		SVSMManifest: servicesTable(service{vtpmGUID, must(quote.ParseActivation(record)).EKPublic}, service{unhex("67452301ab89efcd0123456789abcdef"), nil}),
+		Report:       g.amd.report(func(b []byte) { asTurin(b); copy(b[0x50:], data) }),
+		Hardware:     g.amd.issue("SEV-VCEK", ext{turinSPL, turinChip, ""}), SNPRoots: g.amd.roots(), Time: in2025,
+	}
+	opts.Expect = rtmr.Values{rtmr.SHA384: {rtmr.Launch: opts.Report[0x90:0xC0]}}
+	q := open(t, read("quote-ecc-sha256.tpms_attest.bin"), opts)
+	if status(t, q.Inside, quote.Binding, quote.Verified, ""); !q.Trusted() {
+		t.Errorf("%v, %v", q.Links, q.Inside.Links)
 	}
 }
 
