@@ -36,6 +36,8 @@ var formats = []format{
 	{"SEV-SNP report as hexadecimal or base64 text", isSNPText, openSNPText},
 	{"an SEV attestation report", isSEVReportForm, openSEVReport},
 	{"an SEV launch measurement, as QEMU or libvirt print it", isSEVText, openSEV},
+	{"a Secure Execution exchange file", isS390Exchange, openS390Exchange},
+	{"a Secure Execution request (ARCB), with its response in --s390-measurement and --s390-cuid", isS390Request, openS390Parts},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }
 

@@ -29,6 +29,10 @@ func (f *amdFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sevPolicy, "sev-policy", "", "the SEV guest's policy, 0x and hexadecimal or decimal, where the file does not state it")
 }
 
+func (f *amdFlags) files() []string {
+	return []string{f.svsmManifest, f.certify, f.certifySignature, f.tik}
+}
+
 // options sets all but the files'.
 func (f *amdFlags) options(o *quote.Options) (err error) {
 	if f.reportNonce != "" {

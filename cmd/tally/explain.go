@@ -231,6 +231,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 			// It is by the same key. What stands for that, or was accepted in its
 			// place, stands for an older quote by it; a report of its own it needs not.
 			own.report, own.hardware, own.collateral, own.tdxRoots, own.snpRoots = "", "", "", "", ""
+			own.s390 = s390Flags{}
 			own.acceptSelfAsserted = c.quote.Trusted()
 		}
 		if len(parts) > 1 {

@@ -36,6 +36,7 @@ func newMeasure() *cobra.Command {
 	cmd.AddCommand(
 		newMeasureSNP(),
 		newMeasureSEV(),
+		newMeasureS390(),
 	)
 	return cmd
 }
