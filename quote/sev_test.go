@@ -199,6 +199,8 @@ func TestSEVText(t *testing.T) {
 		strings.Replace(virsh, ": 24", ": 256", 1):                            `the build: "256", expected a number of 8 bits`,
 		strings.Replace(virsh, b64, b64[:60], 1):                              "the measurement: ",
 		virsh + "sev-policy: 7\n":                                             `sev-policy: "7", and it was "35" before`,
+		`{"return":{"sev-measurement":"` + b64 + `","policy":1,"policy":3}}`:  `policy: "3", and it was "1" before`,
+		`{"sev-measurement":"` + b64 + `"}]`:                                  "offset",
 		`{"sev-measurement":"AAAA"}`:                                          `the measurement: "AAAA", expected 48 bytes in base64`,
 		`{"sev-measurement":"` + b64 + `"`:                                    "the JSON ends early",
 		`{"sev-measurement":"` + b64 + `","sev-api-major":-1}`:                `the API major version: "-1"`,

@@ -58,39 +58,34 @@ func (f sevFields) add(name, value string) error {
 	return nil
 }
 
-func (f sevFields) json(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	for {
-		var object map[string]json.RawMessage
-		switch err := dec.Decode(&object); {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return fmt.Errorf("offset %d: %w", dec.InputOffset(), jsonError(err))
-		}
-		if err := f.object(object); err != nil {
-			return fmt.Errorf("before offset %d: %w", dec.InputOffset(), err)
-		}
-	}
-}
+// json reads member by member, because encoding/json's maps silently keep the last of
+// two equal keys.
+func (f sevFields) json(data []byte) error { return f.objects(data, true) }
 
-func (f sevFields) object(object map[string]json.RawMessage) error {
-	var answer map[string]json.RawMessage
-	if json.Unmarshal(object["return"], &answer) == nil && answer != nil {
-		object = answer
+// objects reads JSON objects, one behind the other, and of an answer what it returns.
+func (f sevFields) objects(data []byte, answers bool) error {
+	p := valuesJSON{dec: json.NewDecoder(bytes.NewReader(data))}
+	for p.dec.More() {
+		err := p.object("an object", func(name string) error {
+			var raw json.RawMessage
+			if err := p.dec.Decode(&raw); err != nil {
+				return jsonError(err)
+			}
+			if name == "return" && answers && isJSONObject(raw) {
+				return f.objects(raw, false)
+			}
+			value := string(raw)
+			if s := jsonString(raw); s != "" {
+				value = s
+			}
+			return f.add(name, value)
+		})
+		if err != nil {
+			return fmt.Errorf("offset %d: %w", p.dec.InputOffset(), err)
+		}
 	}
-	for name := range sevNames { // two spellings of one field are seldom in one object
-		raw, ok := object[name]
-		if !ok {
-			continue
-		}
-		value := string(raw)
-		if s := jsonString(raw); s != "" {
-			value = s
-		}
-		if err := f.add(name, value); err != nil {
-			return err
-		}
+	if _, end := p.dec.Token(); end != io.EOF {
+		return fmt.Errorf("offset %d: neither an object nor the end", p.dec.InputOffset())
 	}
 	return nil
 }
