@@ -193,8 +193,9 @@ func (m *SEVMeasurement) mac(tik, launch []byte) []byte {
 	return h.Sum(nil)
 }
 
-// sevChain tells what the key is worth: as much as the platform is genuine for whose
-// key, its PDH, the owner made the session.
+// sevChain tells what the key is worth. Certificates of a platform may show that it is
+// not genuine, and never that it is the one for whose key, its PDH, the owner made the
+// session: they are public, and the launch measurement has nothing of a PDH.
 func sevChain(tik []byte, opts *Options) (Link, error) {
 	if tik == nil {
 		return Link{Chain, Missing, "no TIK was given (--tik)"}, nil
@@ -221,7 +222,7 @@ func sevChain(tik []byte, opts *Options) (Link, error) {
 	if err := pdhs[0].signedBy(pek); err != nil {
 		return Link{Chain, Failed, err.Error()}, nil
 	}
-	return Link{Chain, Verified, "PDH, " + link.Text + "; that the TIK's session was made for this PDH is the word of who gave both"}, nil
+	return Link{Chain, NotChecked, "the platform whose certificates were given is genuine (PDH, " + link.Text + "); that the TIK's session was made for its PDH is taken as it is"}, nil
 }
 
 // nonce tells that there is no room for the verifier's.
