@@ -32,6 +32,7 @@ var formats = []format{
 	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
 	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
+	{"an Arm CCA or virtCCA token", isCCA, openCCA},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }
 

@@ -39,6 +39,8 @@ const (
 	Azure    Kind = "azure"    // Azure's HCL report, alone or with its vTPM's quote
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
+	CCA      Kind = "cca"      // an Arm CCA attestation token
+	VirtCCA  Kind = "virtcca"  // Huawei's virtCCA's, with the device's certificate beside it
 )
 
 // Quote is one piece of evidence: the registers it carries, and how far it is
@@ -154,6 +156,12 @@ type Options struct {
 	// SNPRoots are trusted in place of AMD's certificates (PEM): the root, which
 	// is self-signed, and issuers on the way to it.
 	SNPRoots []byte
+	// CCAKey is a CCA platform attestation key (CPAK), or a set of them, which are
+	// trusted: PEM, DER, JSON Web Keys, or a list of trust anchors.
+	CCAKey []byte
+	// VirtCCARoots are Huawei's certificates (PEM or DER): the root, which is
+	// self-signed, and issuers on the way to it. The device's own is in Hardware.
+	VirtCCARoots []byte
 
 	// Time is when certificates and collateral have to be valid; zero for now.
 	Time time.Time
@@ -204,6 +212,7 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"ek-cert", len(o.EKCert) > 0}, {"ek-roots", len(o.EKRoots) > 0}, {"activation", len(o.Activation) > 0},
 		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0}, {"report", len(o.Report) > 0},
 		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0}, {"snp-roots", len(o.SNPRoots) > 0},
+		{"cca-key", len(o.CCAKey) > 0}, {"virtcca-roots", len(o.VirtCCARoots) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {
 			return fmt.Errorf("--%s was given, and %s is not held against it", option.flag, evidence)

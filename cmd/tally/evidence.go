@@ -22,6 +22,7 @@ type evidenceFlags struct {
 	ekCert, ekRoots, activation     string
 	hcl, report, hardware           string
 	collateral, tdxRoots, snpRoots  string
+	ccaKey, virtCCARoots            string
 	mrtd, at                        string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
@@ -45,6 +46,8 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
 	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
+	flags.StringVar(&f.ccaKey, "cca-key", "", "the CCA platform attestation key (CPAK) that signed an Arm CCA token's platform token, or a set of them, which is trusted as it is (PEM, DER, JSON Web Keys, or trust anchors with instance IDs)")
+	flags.StringVar(&f.virtCCARoots, "virtcca-roots", "", "certificates of Huawei's to trust for a virtCCA token: the root, and issuers on the way to it (PEM or DER); the device's certificate is --hardware")
 	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
 	flags.StringVar(&f.at, "at", "", "the time at which certificates and collateral have to be valid (RFC 3339); by default now")
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
@@ -66,7 +69,7 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots}
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.ccaKey, f.virtCCARoots}
 }
 
 // open reads and checks the evidence.
@@ -163,6 +166,7 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
 		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
 		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
+		{f.ccaKey, &o.CCAKey}, {f.virtCCARoots, &o.VirtCCARoots},
 	} {
 		if file.path == "" {
 			continue
