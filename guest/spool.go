@@ -80,13 +80,10 @@ func (s *spool) append(records []byte) error {
 	fault.Torn("copy.torn", s.file, records, s.size)
 	_, err := s.file.WriteAt(records, s.size)
 	fault.Point("copy.after")
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrJournalFull, err)
-	}
 	if err == nil {
 		s.size += int64(len(records))
 	}
-	return err
+	return full(err)
 }
 
 // first returns the copy's first n bytes, by the descriptor: the path may be another
@@ -98,7 +95,7 @@ type follower struct {
 	mu    sync.Mutex
 	list  *List
 	spool *spool
-	whole bool // the copy has all that was delivered
+	lost  error // why the copy has not all that was delivered; nil while it has
 
 	// What was read for which the copy had no room, and the gap before it.
 	waiting []rtmr.Measurement
@@ -130,7 +127,7 @@ func follow(ctx context.Context, cfg *Config, banks []rtmr.Alg, delivered Trail,
 	if err != nil {
 		return nil, err
 	}
-	f = &follower{list: OpenList(cfg.IMADir, banks, copied), spool: s, whole: true}
+	f = &follower{list: OpenList(cfg.IMADir, banks, copied), spool: s}
 	if f.list.place, err = s.place(); err == nil && !all {
 		err = f.restore(ctx, delivered, delivered[len(copied):])
 	}
@@ -152,7 +149,7 @@ func (f *follower) restore(ctx context.Context, delivered, missing Trail) error 
 		}
 		if err != nil || len(keys) == 0 || !slices.Equal(keys, missing[:len(keys)]) {
 			f.list.Close()
-			f.list, f.whole = OpenList(f.list.dir, f.list.banks, delivered), false
+			f.list, f.lost = OpenList(f.list.dir, f.list.banks, delivered), errTrimmed
 			return nil
 		}
 		if err := f.spool.append(f.list.Raw()); err != nil {
@@ -172,12 +169,15 @@ func (f *follower) next(n int) (batch []rtmr.Measurement, size int64, err error)
 	if len(batch) == 0 {
 		batch, err = f.list.Next(n)
 	}
-	if len(batch) > 0 && f.whole {
-		if full := f.spool.append(f.list.Raw()); full != nil {
+	if len(batch) > 0 && f.lost == nil {
+		switch failed := f.spool.append(f.list.Raw()); {
+		case errors.Is(failed, ErrJournalFull):
 			// Not to be read again at each try, nor the list kept open till then.
 			f.list.Close()
 			f.waiting, f.before = batch, err
-			return nil, f.spool.size, full
+			return nil, f.spool.size, failed
+		case failed != nil: // for good: what is measured goes on without it
+			f.lost = fmt.Errorf("the copy of it failed: %w", failed)
 		}
 	}
 	f.waiting, f.before = nil, nil
@@ -186,15 +186,14 @@ func (f *follower) next(n int) (batch []rtmr.Measurement, size int64, err error)
 
 func (f *follower) close() error { return errors.Join(f.list.Close(), f.spool.file.Close()) }
 
-// errNotWhole says that the copy has not all that was followed.
-var errNotWhole = errors.New("the copy of it was lost, and since then the list was trimmed")
+var errTrimmed = errors.New("the copy of it was lost, and since then the list was trimmed")
 
 // first returns the copy's first n bytes.
 func (f *follower) first(n int64) (*io.SectionReader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.whole {
-		return nil, errNotWhole
+	if f.lost != nil {
+		return nil, f.lost
 	}
 	return f.spool.first(n), nil
 }

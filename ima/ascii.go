@@ -190,7 +190,7 @@ func (r *ASCIIReader) next() (m rtmr.Measurement, err error) {
 	if fault != nil {
 		return m, r.syntaxError(first, fault)
 	}
-	m = rtmr.Measurement{Index: r.index, Offset: first.offset, Register: reg, Digests: r.extended(e), Entry: e}
+	m = rtmr.Measurement{Index: r.index, Offset: first.offset, Register: reg, NoAction: reg.IsZero(), Digests: r.extended(e), Entry: e}
 	r.lines = r.lines[n:]
 	r.seen.see(r.index, e)
 	r.index++

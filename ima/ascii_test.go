@@ -331,7 +331,7 @@ func TestASCIIMalformed(t *testing.T) {
 		offset            int
 	}{
 		{"cut", good + good[:n-3], "entry", n + n - 3},
-		{"register", good + "24" + good[2:], "PCR index", n},
+		{"register", good + "64" + good[2:], "PCR index", n},
 		{"other_bank", good + "10 " + strings.Repeat("0", 64) + " ima-ng x y\n", "template hash", n + 3},
 		{"hash", good + "10 xyz ima-ng\n", "template hash", n + 3},
 		{"digest", good + "10 " + strings.Repeat("1", 40) + " ima-ng sha256:xy /bin/sh\n", "field d-ng", n + 51},

@@ -29,8 +29,8 @@ func parseHead(line []byte) (h head, fault *asciiFault) {
 	rest := bytes.TrimLeft(line, " ") // "%2d" pads the PCR
 	pcr, rest, _ := bytes.Cut(rest, []byte(" "))
 	n, err := strconv.ParseUint(string(pcr[:min(len(pcr), 3)]), 10, 8)
-	if err != nil || n > maxPCR || len(pcr) > 2 {
-		return h, &asciiFault{0, "PCR index", fmt.Errorf("%s, expected 0 to 23", quoted(pcr))}
+	if err != nil || n > maxColumn || len(pcr) > 2 {
+		return h, &asciiFault{0, "PCR index", fmt.Errorf("%s, expected 0 to 63", quoted(pcr))}
 	}
 	h.pcr = uint32(n)
 	h.hashAt = len(line) - len(rest)

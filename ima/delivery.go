@@ -44,6 +44,7 @@ func (d *delivery) deliver(b *batch, yield func(rtmr.Measurement, error) bool) b
 			yield(rtmr.Measurement{}, &SyntaxError{Offset: m.Offset, Entry: m.Index, Field: "PCR index", Err: err})
 			return false
 		}
+		m.NoAction = m.Register.IsZero()
 		d.seen.see(m.Index, &d.entry)
 		if !yield(m, nil) {
 			return false

@@ -12,8 +12,7 @@ const (
 	maxData = 16 << 20 // an entry's template data; signatures and buffers reach some 100 KB
 	maxPCR  = rtmr.NumPCRs - 1
 	// maxColumn is the largest PCR that a policy's rule may name (ima_policy.c,
-	// INVALID_PCR). Above maxPCR no TPM has one, and the kernel extends nothing: a
-	// Reader stops there, and who follows a list goes on.
+	// INVALID_PCR). Above maxPCR no TPM has one, and the kernel extends nothing.
 	maxColumn = 63
 )
 

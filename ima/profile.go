@@ -81,7 +81,8 @@ func (p *Profile) fillViolation(sum []byte) {
 	}
 }
 
-// register returns the register that a list's PCR column names.
+// register returns the register that a list's PCR column names; none for a PCR that
+// a policy may name and no TPM has.
 func (p *Profile) register(column uint32) (rtmr.Register, error) {
 	if p.RTMRColumn {
 		if r, ok := rtmr.Index(column).RTMR(); ok {
@@ -92,7 +93,10 @@ func (p *Profile) register(column uint32) (rtmr.Register, error) {
 	if r, ok := rtmr.PCR(column).Register(); ok {
 		return r, nil
 	}
-	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, maxPCR)
+	if column <= maxColumn {
+		return rtmr.Register{}, nil
+	}
+	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, maxColumn)
 }
 
 // extended returns what was extended for an entry into a bank, or nil where

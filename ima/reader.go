@@ -145,10 +145,14 @@ func (r *Reader) Measurements() iter.Seq2[rtmr.Measurement, error] {
 type aggregates struct {
 	entries, at0 int
 	again        []int
+	beyond       int // entries of PCRs that no TPM has
 }
 
 func (a *aggregates) see(i int, e *Entry) {
 	a.entries++
+	if e.pcr > maxPCR {
+		a.beyond++
+	}
 	if _, ok := e.BootAggregate(); !ok {
 		return
 	}
@@ -165,6 +169,9 @@ func (a *aggregates) warnings() (out []string) {
 	}
 	if len(a.again) > 0 {
 		out = append(out, fmt.Sprintf("another boot_aggregate at entry %v: the list was carried over kexec, or two were joined", a.again))
+	}
+	if a.beyond > 0 {
+		out = append(out, fmt.Sprintf("%d entries name a PCR above %d, which no TPM has: the kernel extended nothing for them", a.beyond, maxPCR))
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"tallystick/ima"
@@ -77,6 +78,21 @@ func TestParseRecordOfNoPCR(t *testing.T) {
 		}
 		if _, has := e.Register(); want.parsed && has != want.has {
 			t.Errorf("PCR %d: has a register: %t", pcr, has)
+		}
+		r, err := ima.NewReader(bytes.NewReader(record), ima.Options{})
+		if (err == nil) != want.parsed {
+			t.Errorf("PCR %d: %v", pcr, err)
+		}
+		if err != nil {
+			continue
+		}
+		for m, err := range r.Measurements() {
+			if err != nil || m.NoAction == want.has || m.Register.IsZero() == want.has {
+				t.Errorf("PCR %d: %+v, %v", pcr, m, err)
+			}
+		}
+		if told := strings.Contains(strings.Join(r.Warnings(), "\n"), "1 entries name a PCR above 23"); told == want.has {
+			t.Errorf("PCR %d: warnings %q", pcr, r.Warnings())
 		}
 	}
 }

@@ -226,7 +226,7 @@ func openCCA(data []byte, opts *Options) (*Quote, error) {
 
 // quote is what the token says.
 func (p *CCAToken) quote(kind Kind) *Quote {
-	q := &Quote{Kind: kind, Values: p.Realm.values(), Facts: p.facts(), asked: asked{reportData: p.Realm.Challenge}}
+	q := &Quote{Kind: kind, Values: p.Realm.values(), Facts: p.facts()}
 	if len(p.Unread) > 0 {
 		q.Warnings = append(q.Warnings, "not read: "+rtmr.Escape(strings.Join(p.Unread, ", ")))
 	}

@@ -20,7 +20,11 @@ import (
 // have no profile, an uncompressed point. virtCCA's may be an RSA key, too, in a
 // SubjectPublicKeyInfo.
 func (c *CCARealm) key() (crypto.PublicKey, error) {
-	switch initial := append(c.PublicKey, 0)[0]; {
+	var initial byte
+	if len(c.PublicKey) > 0 {
+		initial = c.PublicKey[0]
+	}
+	switch {
 	case initial == 4 && (c.Profile == "" || isVirtCCAKey(c.PublicKey)):
 		return pointKey(c.PublicKey)
 	case initial == derSequence && isVirtCCAKey(c.PublicKey):

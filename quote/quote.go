@@ -89,6 +89,7 @@ const (
 	Nonce      = "nonce"      // freshness: the caller's nonce stands in the quote
 	Binding    = "binding"    // of values, keys or reports that the quote only has a hash of
 	Policy     = "policy"     // nothing in the guest's own policy lets its host change it
+	Required   = "required"   // a field is what the caller wants it to be (Quote.Require)
 )
 
 // Status is what came of checking a link.
@@ -162,6 +163,10 @@ type Options struct {
 	// VirtCCARoots are Huawei's certificates (PEM or DER): the root, which is
 	// self-signed, and issuers on the way to it. The device's own is in Hardware.
 	VirtCCARoots []byte
+
+	// Expect is what registers have to be. Evidence that states no launch digest, and
+	// is MACed over it, is verified by that; all else takes no notice of it here.
+	Expect rtmr.Values
 
 	// Time is when certificates and collateral have to be valid; zero for now.
 	Time time.Time

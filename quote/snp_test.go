@@ -22,6 +22,7 @@ import (
 
 	"tallystick/internal/testlogs"
 	"tallystick/quote"
+	"tallystick/rtmr"
 )
 
 // in2025 is when every real certificate here was valid.
@@ -103,7 +104,7 @@ func TestSNP(t *testing.T) {
 				if got := statuses(q); got != "signature=verified chain=verified nonce=not-checked" || q.Trusted() == debugged(pair.report) {
 					t.Errorf("%s: %v", got, q.Links)
 				}
-				if q.Kind != quote.SNP || q.Version != pair.version || len(q.Values) != 0 {
+				if q.Kind != quote.SNP || q.Version != pair.version || !bytes.Equal(q.Launch()[rtmr.SHA384][rtmr.Launch], pair.report[0x90:0xC0]) {
 					t.Errorf("kind %s, version %d, values %v", q.Kind, q.Version, q.Values)
 				}
 			})

@@ -83,13 +83,13 @@ func openSoft(a *tpmAttest, opts *Options) (*Quote, error) {
 	if report.Kind != SNP && report.Kind != TDX && report.Kind != TDReport {
 		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report, a TD quote or a TDREPORT", ErrUnsupported, report.Kind)
 	}
-	q.standFor(report, a, key)
+	q.standFor(report, a, key, opts.Expect)
 	return q, nil
 }
 
 // standFor puts the hardware's report beside the quote, and tells in both
 // whether it stands for the key and the quote.
-func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey) {
+func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey, expected rtmr.Values) {
 	bound := report.binds(a, key)
 	chain := Link{Chain, Verified, fmt.Sprintf("the %s report stands for the key and the quote, which stand or fall with it", report.Kind)}
 	if bound.Status != Verified {
@@ -104,13 +104,15 @@ func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey) {
 	}
 	report.setLink(bound)
 
-	launch := "MEASUREMENT and HOST_DATA"
 	bank := report.Values[rtmr.SHA384]
 	for _, r := range slices.SortedFunc(maps.Keys(bank), rtmr.Register.Compare) {
-		launch = "MRTD and RTMRs"
-		report.Facts = append(report.Facts, Fact{r.String(), bank[r].String()})
+		switch {
+		case !r.Static():
+			report.Facts = append(report.Facts, Fact{r.String(), bank[r].String()})
+		case expected[rtmr.SHA384][r] == nil:
+			q.Warnings = append(q.Warnings, fmt.Sprintf("nothing is held here against the report's %s (--expect), which tells, beside that of an image that you trust, whether the guest runs what keeps these registers honestly", r))
+		}
 	}
-	q.Warnings = append(q.Warnings, fmt.Sprintf("nothing is held here against the report's %s, which tell, beside those of an image that you trust, whether the guest runs what keeps these registers honestly", launch))
 	q.Inside = report
 }
 

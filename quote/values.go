@@ -205,7 +205,7 @@ func (p *valuesJSON) register(name string) (r rtmr.Register, err error) {
 	} else if r, err = rtmr.ParseRegister(name); err == nil {
 		p.name = name
 	} else {
-		return r, fmt.Errorf("unknown register %s, expected pcr0..pcr23 or 0..23, rtmr0..rtmr3, rem0..rem3, mrtd or rim", quoted(name))
+		return r, fmt.Errorf("unknown register %s, expected pcr0..pcr23 or 0..23, rtmr0..rtmr3, rem0..rem3, mrtd, rim or launch", quoted(name))
 	}
 	if p.name != "" && p.number != "" {
 		return r, fmt.Errorf(`registers are called both "%s" and "%s", expected one way`, p.number, p.name)

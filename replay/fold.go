@@ -22,6 +22,9 @@ type Options struct {
 	// MRTD is a TD's launch measurement, SHA-384, over which its boot_aggregate
 	// may be; nil if not known.
 	MRTD []byte
+	// Expect is what the verifier wants the quoted registers to be, beside what the
+	// logs say; nil for nothing. A Fold alone takes no notice of it.
+	Expect rtmr.Values
 	// SkipVerify leaves the entries' data unchecked.
 	SkipVerify bool
 }
@@ -281,7 +284,7 @@ func (f *Fold) Warnings() (out []string) {
 		}
 	}
 	if f.static > 0 {
-		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, rim, or a PCR without a run-time register) and were not folded", f.static))
+		out = append(out, fmt.Sprintf("%d events are of registers that no event can extend (mrtd, rim, launch, or a PCR without a run-time register) and were not folded", f.static))
 	}
 	if f.dropped > 0 {
 		out = append(out, fmt.Sprintf("%d more entries contradict themselves than are listed", f.dropped))

@@ -148,6 +148,7 @@ func TestEvmctl(t *testing.T) {
 		"big_endian":                       "0 entries, Invalid PCR 167772160",
 		"sha256_list":                      "0 entries, 1540548713 ERROR: event name too long",
 		"trailing_bytes":                   "no error",
+		"pcr_24":                           "sha1: 1 entries, Invalid PCR 24",
 	}
 	check := func(name, want string, list []byte) {
 		t.Run(name, func(t *testing.T) {

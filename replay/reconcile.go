@@ -16,10 +16,10 @@ type Quoted struct {
 	Composites []rtmr.Composite
 }
 
-// Banks returns the banks of the quoted registers, in order.
+// Banks returns the banks of the quoted registers that logs can extend, in order.
 func (q *Quoted) Banks() (banks []rtmr.Alg) {
 	for _, s := range q.selected() {
-		if !slices.Contains(banks, s.Alg) {
+		if !s.Register.Static() && !slices.Contains(banks, s.Alg) {
 			banks = append(banks, s.Alg)
 		}
 	}
@@ -67,8 +67,13 @@ type Outcome struct {
 	Replayed rtmr.Hex      `json:"replayed,omitempty"` // by the whole log
 	Events   int           `json:"events"`             // in the logs
 	Matched  int           `json:"matched"`            // of them, those that the quoted value stands for
+	Expected rtmr.Hex      `json:"expected,omitempty"` // by the verifier (Options.Expect)
 	Text     string        `json:"text,omitempty"`     // what is wrong, in words
 }
+
+// Unexpected reports whether the quoted value is another than the verifier expects,
+// whatever the logs fold to.
+func (o *Outcome) Unexpected() bool { return o.Expected != nil && !bytes.Equal(o.Quoted, o.Expected) }
 
 // Coverage is how far the quote vouches for one log's events in one register.
 type Coverage struct {
@@ -85,7 +90,6 @@ type Coverage struct {
 type Reconciler struct {
 	*Fold
 	quoted Quoted
-	launch []byte   // the MRTD that the verifier expects; nil if none is
 	tracks []*track // one a quoted register and bank
 	others []*track // of registers that are not quoted, if trails are kept
 	keep   bool     // the trails
@@ -112,17 +116,15 @@ func (q *Quoted) family() (kind rtmr.Kind) {
 }
 
 // NewReconciler returns a Reconciler of what a quote says. opts.Banks and
-// opts.Into are overridden by the quote's; opts.MRTD, if given, is the launch measurement that
-// the verifier expects. With trails set, it keeps what Explain needs: the
-// digests, and some hundred bytes an entry.
+// opts.Into are overridden by the quote's, and so is opts.MRTD. With trails set, it
+// keeps what Explain needs: the digests, and some hundred bytes an entry.
 func NewReconciler(quoted Quoted, opts Options, trails bool) *Reconciler {
 	quoted.Composites = distinct(quoted.Composites)
-	launch := opts.MRTD
 	opts.Banks, opts.Into = quoted.Banks(), quoted.family()
 	if v := quoted.Values[rtmr.SHA384][rtmr.MRTD]; v != nil {
 		opts.MRTD = v
 	}
-	r := &Reconciler{Fold: New(opts), quoted: quoted, launch: launch, keep: trails}
+	r := &Reconciler{Fold: New(opts), quoted: quoted, keep: trails}
 	r.Fold.watch = r
 	for _, s := range quoted.selected() {
 		t := &track{Selected: s, quoted: quoted.Values[s.Alg][s.Register], matched: -1}
@@ -266,7 +268,8 @@ func (r *Reconciler) Outcomes() []Outcome {
 }
 
 func (r *Reconciler) outcome(t *track) Outcome {
-	o := Outcome{Register: t.Register, Alg: t.Alg, Quoted: t.quoted, Events: t.events, Matched: max(t.matched, 0)}
+	o := Outcome{Register: t.Register, Alg: t.Alg, Quoted: t.quoted, Events: t.events, Matched: max(t.matched, 0),
+		Expected: r.opts.Expect[t.Alg][t.Register]}
 	if !t.Alg.Available() {
 		o.Status, o.Text = Unlogged, fmt.Sprintf("the bank %s cannot be computed here", t.Alg)
 		return o
@@ -279,7 +282,7 @@ func (r *Reconciler) outcome(t *track) Outcome {
 	switch {
 	case t.Register.Static():
 		o.Status, o.Replayed = Static, nil
-		r.judgeStatic(&o)
+		o.judgeStatic()
 	case t.events > 0 && t.matched == t.events:
 		o.Status = Match
 	case t.matched > 0:
@@ -299,6 +302,8 @@ func (r *Reconciler) outcome(t *track) Outcome {
 		o.Text = fmt.Sprintf("no prefix of the log's %s folds to the quoted value", counted(t.events, "event", "events"))
 	case bytes.Equal(t.quoted, reset):
 		o.Status = Reset
+	case o.Expected != nil && !o.Unexpected() && r.events(t.Register) == 0:
+		o.Status, o.Text = Match, "no log has an event of it, and it is the expected value"
 	default:
 		o.Status, o.Text = Unlogged, r.unlogged(t)
 	}
@@ -315,26 +320,30 @@ func (r *Reconciler) beganLater(t *track) bool {
 }
 
 // judgeStatic holds a launch measurement against the one that was expected.
-func (r *Reconciler) judgeStatic(o *Outcome) {
-	if o.Register != rtmr.MRTD || r.launch == nil {
+func (o *Outcome) judgeStatic() {
+	if o.Expected == nil {
 		return
 	}
-	o.Replayed, o.Status = r.launch, Match
-	if !bytes.Equal(o.Quoted, o.Replayed) {
+	o.Replayed, o.Status = o.Expected, Match
+	if o.Unexpected() {
 		o.Status, o.Text = Mismatch, "the launch measurement is not the expected one"
 	}
 }
 
 // unlogged says why a register that moved has no events in its bank.
 func (r *Reconciler) unlogged(t *track) string {
-	n := 0
-	for _, counts := range r.counts {
-		n += counts[t.Register].events
-	}
-	if n > 0 {
+	if n := r.events(t.Register); n > 0 {
 		return fmt.Sprintf("the register moved; the logs have %s of it, and none in this bank", counted(n, "event", "events"))
 	}
 	return "the register moved, and no log has an event of it"
+}
+
+// events counts those that all logs have of a register, in any bank.
+func (r *Reconciler) events(reg rtmr.Register) (n int) {
+	for _, counts := range r.counts {
+		n += counts[reg].events
+	}
+	return n
 }
 
 // Coverage returns, for each log and each register that it has events of, how

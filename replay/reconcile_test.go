@@ -330,7 +330,7 @@ func TestReconcileLaunch(t *testing.T) {
 	mrtd := bytes.Repeat([]byte{5}, 48)
 	quoted := replay.Quoted{Values: rtmr.Values{rtmr.SHA384: {rtmr.MRTD: mrtd}}}
 	for want, expected := range map[replay.Status][]byte{replay.Static: nil, replay.Match: mrtd, replay.Mismatch: make([]byte, 48)} {
-		r := replay.NewReconciler(quoted, replay.Options{MRTD: expected}, false)
+		r := replay.NewReconciler(quoted, replay.Options{Expect: rtmr.Values{rtmr.SHA384: {rtmr.MRTD: expected}}}, false)
 		if o := r.Outcomes()[0]; o.Status != want {
 			t.Errorf("%s, expected %s", o.Status, want)
 		}

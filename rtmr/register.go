@@ -13,12 +13,13 @@ type Kind uint8
 
 // The families. KindNone is the zero value: "no register".
 const (
-	KindNone Kind = iota
-	KindMRTD      // TDX: the TD's build-time measurement
-	KindRIM       // Arm CCA: the realm's initial measurement
-	KindPCR       // TPM: platform configuration registers 0..23
-	KindRTMR      // TDX: run-time measurement registers 0..3
-	KindREM       // Arm CCA: realm extensible measurements 0..3
+	KindNone   Kind = iota
+	KindMRTD        // TDX: the TD's build-time measurement
+	KindRIM         // Arm CCA: the realm's initial measurement
+	KindLaunch      // SEV, SEV-SNP: the launch digest, an SNP report's MEASUREMENT
+	KindPCR         // TPM: platform configuration registers 0..23
+	KindRTMR        // TDX: run-time measurement registers 0..3
+	KindREM         // Arm CCA: realm extensible measurements 0..3
 )
 
 // PCR is the index of a TPM's platform configuration register, 0 to 23.
@@ -40,6 +41,9 @@ type Register struct {
 var (
 	MRTD = Register{kind: KindMRTD}
 	RIM  = Register{kind: KindRIM}
+	// Launch is SHA-384 over what SEV-SNP's firmware was told to measure (56860,
+	// SNP_LAUNCH_UPDATE), and SHA-256 in SEV and SEV-ES (55766, LAUNCH_MEASURE).
+	Launch = Register{kind: KindLaunch}
 )
 
 // NumPCRs is how many PCRs a PC Client TPM has; NumRTMRs how many run-time
@@ -118,6 +122,8 @@ func ParseRegister(s string) (Register, error) {
 		return MRTD, nil
 	case "rim":
 		return RIM, nil
+	case "launch":
+		return Launch, nil
 	}
 	if i := strings.IndexAny(s, "0123456789"); i > 0 {
 		n, err := strconv.ParseUint(s[i:], 10, 8)
@@ -136,7 +142,7 @@ func ParseRegister(s string) (Register, error) {
 			return r, nil
 		}
 	}
-	return Register{}, fmt.Errorf("unknown register %q, expected pcr0..pcr23, rtmr0..rtmr3, rem0..rem3, mrtd or rim", s)
+	return Register{}, fmt.Errorf("unknown register %q, expected pcr0..pcr23, rtmr0..rtmr3, rem0..rem3, mrtd, rim or launch", s)
 }
 
 // Kind returns the register's family.
@@ -149,7 +155,7 @@ func (r Register) Index() int { return int(r.index) }
 func (r Register) IsZero() bool { return r == Register{} }
 
 // Static reports whether the register is fixed at launch and cannot be extended.
-func (r Register) Static() bool { return r.kind == KindMRTD || r.kind == KindRIM }
+func (r Register) Static() bool { return r.kind >= KindMRTD && r.kind <= KindLaunch }
 
 // String returns the one spelling of the register: "pcr10", "rtmr2", "mrtd";
 // "-" for the zero value.
@@ -159,6 +165,8 @@ func (r Register) String() string {
 		return "mrtd"
 	case KindRIM:
 		return "rim"
+	case KindLaunch:
+		return "launch"
 	case KindPCR:
 		return "pcr" + strconv.Itoa(int(r.index))
 	case KindRTMR:

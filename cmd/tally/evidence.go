@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tallystick/quote"
+	"tallystick/rtmr"
 )
 
 // evidenceFlags name the files of a quote, and what it is held against.
@@ -22,10 +23,11 @@ type evidenceFlags struct {
 	ekCert, ekRoots, activation     string
 	hcl, report, hardware           string
 	collateral, tdxRoots, snpRoots  string
-	ccaKey, virtCCARoots            string
-	mrtd, at                        string
+	mrtd, expect, at                string
+	require                         []string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
+	ccaKey, virtCCARoots            string
 
 	alone bool // the quote was the only argument, and has to be a bundle
 }
@@ -49,6 +51,8 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ccaKey, "cca-key", "", "the CCA platform attestation key (CPAK) that signed an Arm CCA token's platform token, or a set of them, which is trusted as it is (PEM, DER, JSON Web Keys, or trust anchors with instance IDs)")
 	flags.StringVar(&f.virtCCARoots, "virtcca-roots", "", "certificates of Huawei's to trust for a virtCCA token: the root, and issuers on the way to it (PEM or DER); the device's certificate is --hardware")
 	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
+	flags.StringVar(&f.expect, "expect", "", "what registers have to be, launch measurements and others, whatever the logs say: JSON, as tally measure prints it")
+	flags.StringArrayVar(&f.require, "require", nil, "what a field of the quote has to be, by the name that the report shows: FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER; may be repeated")
 	flags.StringVar(&f.at, "at", "", "the time at which certificates and collateral have to be valid (RFC 3339); by default now")
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
@@ -69,18 +73,35 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.ccaKey, f.virtCCARoots}
+	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ccaKey, f.virtCCARoots}
 }
 
-// open reads and checks the evidence.
-func (f *evidenceFlags) open() (*quote.Quote, error) {
+// open reads and checks the evidence, and what is expected of it.
+func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 	if f.quote == "" && f.values == "" {
-		return nil, errNoQuote
+		return nil, nil, errNoQuote
 	}
 	opts, err := f.options()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	requirements, err := f.requirements()
+	if err != nil {
+		return nil, nil, err
+	}
+	if opts.Expect, err = f.expected(); err != nil {
+		return nil, nil, err
+	}
+	q, err := f.openPlaced(opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	q.Require(requirements...)
+	return q, opts.Expect, nil
+}
+
+// openPlaced opens the quote, and places the registers of a TPM's by --values.
+func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 	if f.quote == "" {
 		return openQuote(f.values, opts)
 	}

@@ -226,7 +226,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 		}
 		own := *c.own
 		own.quote, own.nonce, own.values, own.signature = parts[0], "", "", ""
-		own.alone = false
+		own.alone, own.expect, own.require = false, "", nil // of the quote that is explained
 		if c.quote.Kind == quote.SoftTPM && !isBundle(parts[0]) {
 			// It is by the same key. What stands for that, or was accepted in its
 			// place, stands for an older quote by it; a report of its own it needs not.
@@ -239,7 +239,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 		if len(parts) > 2 {
 			own.values = parts[2]
 		}
-		q, err := own.open()
+		q, _, err := own.open()
 		if err != nil {
 			return nil, fmt.Errorf("--earlier: %w", err)
 		}
@@ -270,11 +270,8 @@ func (c *investigation) place(q *quote.Quote) (rtmr.Values, error) {
 	}
 	values := rtmr.Values{}
 	for _, o := range rec.Outcomes() {
-		if o.Quoted != nil {
-			if values[o.Alg] == nil {
-				values[o.Alg] = map[rtmr.Register]rtmr.Hex{}
-			}
-			values[o.Alg][o.Register] = o.Quoted
+		if o.Quoted != nil && !o.Register.Static() {
+			values.Set(o.Alg, o.Register, o.Quoted)
 		}
 	}
 	if len(values) == 0 {

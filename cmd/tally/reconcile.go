@@ -73,20 +73,17 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 	paths = own.takeBundle(paths)
 	c := &investigation{in: in, own: own}
 	var err error
-	if c.opts.MRTD, err = parseMRTD(own.mrtd); err != nil {
-		return nil, err
-	}
 	if err := checkPaths(append(own.files(), paths...), false); err != nil {
 		return nil, err
 	}
 	if err := checkPaths(paths, own.overlaps); err != nil {
 		return nil, err
 	}
-	if c.quote, err = own.open(); err != nil {
+	if c.quote, c.opts.Expect, err = own.open(); err != nil {
 		return nil, err
 	}
-	if own.mrtd != "" && !ofTD(c.quote.Values) {
-		return nil, errors.New("--mrtd was given, and the quote is of no TD: it carries no MRTD")
+	if err := c.expectMRTD(); err != nil {
+		return nil, err
 	}
 	if own.acceptSelfAsserted && c.quote.Kind != quote.SoftTPM {
 		return nil, fmt.Errorf("--accept-self-asserted was given, and the evidence is no software TPM's quote, but %s", c.quote.Kind)
@@ -99,24 +96,21 @@ func newInvestigation(in *inputFlags, own *evidenceFlags, paths []string) (*inve
 	return c, nil
 }
 
-// ofTD reports whether register values are a TD's.
-func ofTD(values rtmr.Values) bool {
-	for register := range values[rtmr.SHA384] {
-		if register == rtmr.MRTD || register.Kind() == rtmr.KindRTMR {
-			return true
-		}
-	}
-	return false
-}
-
-// quoted returns what the logs are held against: values where there are any.
+// quoted returns what the logs are held against: values where there are any, and the
+// launch measurements of the report inside.
 func (c *investigation) quoted() replay.Quoted { return quotedBy(c.quote) }
 
 func quotedBy(q *quote.Quote) replay.Quoted {
-	if len(q.Values) > 0 {
-		return replay.Quoted{Values: q.Values}
+	quoted := replay.Quoted{Values: q.Launch()}
+	if len(q.Values) == 0 {
+		quoted.Composites = q.Composites
 	}
-	return replay.Quoted{Composites: q.Composites}
+	for alg, bank := range q.Values {
+		for register, value := range bank {
+			quoted.Values.Set(alg, register, value)
+		}
+	}
+	return quoted
 }
 
 // reconcile folds the logs. With trails it keeps what explain needs.

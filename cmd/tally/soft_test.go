@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
+	"fmt"
 	"os"
 
 	"github.com/google/go-sev-guest/abi"
@@ -20,6 +22,9 @@ import (
 )
 
 func init() { scriptCommands["softquote"] = softquote }
+
+// softLaunch is the launch digest in the reports.
+var softLaunch = bytes.Repeat([]byte{0xA5}, 48)
 
 // softquote lays out a software TPM's evidence: softquote VALUES. It quotes
 // pcr0 to pcr10 of two banks with those values, by a key that an SEV-SNP report
@@ -49,6 +54,7 @@ func softquote(ts *testscript.TestScript, neg bool, args []string) {
 		"report-other.bin": softReport(ts, amd, other, func([]byte) {}),
 		"report-vmpl.bin":  softReport(ts, amd, good, func(b []byte) { b[0x30] = 2 }),
 		"report-debug.bin": softReport(ts, amd, good, func(b []byte) { b[0x0A] |= 8 }),
+		"launch.json":      fmt.Appendf(nil, `{"sha384":{"launch":"%x"}}`, softLaunch),
 		"bundle.pb":        softBundle(ts, good, softReport(ts, amd, good, func([]byte) {})),
 	} {
 		ts.Check(os.WriteFile(ts.MkAbs(name), data, 0o666))
@@ -86,6 +92,7 @@ func softReport(ts *testscript.TestScript, amd snptest.Authority, q *attester.Qu
 	report, err := amd.Report(func(b []byte) {
 		data := q.ReportData()
 		copy(b[0x50:], data[:])
+		copy(b[0x90:], softLaunch)
 		edit(b)
 	})
 	ts.Check(err)

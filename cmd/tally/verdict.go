@@ -26,8 +26,9 @@ type verdictReport struct {
 	Search   *searchReport    `json:"search,omitempty"`
 	Error    string           `json:"error,omitempty"`
 
-	layers []layerReport
-	bundle bool // quote and logs came in one file
+	layers   []layerReport
+	bundle   bool        // quote and logs came in one file
+	expected rtmr.Values // by the caller
 }
 
 // The verdicts.
@@ -47,6 +48,7 @@ type quoteReport struct {
 	Nonce      string       `json:"nonce,omitempty"`
 	Binding    string       `json:"binding,omitempty"`
 	Policy     string       `json:"policy,omitempty"`
+	Required   string       `json:"required,omitempty"` // the worst of them
 	Links      []linkReport `json:"links"`
 	Facts      []quote.Fact `json:"facts"`
 	Inside     *quoteReport `json:"inside,omitempty"`
@@ -116,7 +118,7 @@ func layerOf(format string) string {
 func (c *investigation) judge(folded *replayReport) *verdictReport {
 	r := &verdictReport{
 		Quote: reportQuote(c.quote), Logs: folded.Logs, Registers: []registerReport{},
-		Findings: folded.Findings, Error: folded.Error, bundle: c.quote.Bundle != nil && len(c.checks)+len(c.logs) > 0,
+		Findings: folded.Findings, Error: folded.Error, expected: c.opts.Expect, bundle: c.quote.Bundle != nil && len(c.checks)+len(c.logs) > 0,
 	}
 	for _, o := range c.rec.Outcomes() {
 		r.Registers = append(r.Registers, registerReport{Outcome: o, Finding: findingOf(o)})
@@ -186,6 +188,7 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	if names := r.named(replay.Mismatch); names != "" {
 		out = append(out, "the logs do not fold to what is quoted of "+names)
 	}
+	out = append(out, r.unexpected(r.expected)...)
 	if names := r.named(replay.Unlogged); names != "" {
 		out = append(out, "no log explains how "+names+" moved")
 	}
@@ -274,16 +277,7 @@ func (r *verdictReport) unsaid() (out []string) {
 
 // success is the sentence of evidence that is reconciled, with what it leaves open.
 func (r *verdictReport) success() string {
-	explained := 0
-	for _, o := range r.Registers {
-		if o.Status == replay.Match || o.Status == replay.LogAhead {
-			explained++
-		}
-	}
-	s := fmt.Sprintf("the logs explain all %d quoted values that moved", explained)
-	if explained == 1 {
-		s = "the logs explain the one quoted value that moved"
-	}
+	s := r.accounted()
 	for _, l := range r.layers {
 		if late := l.quoted - l.vouched; late > 0 {
 			s += fmt.Sprintf("; %s of %s came after the quote, which does not vouch for them", count(late, "event", "events"), r.Logs[l.log].Path)
@@ -321,12 +315,38 @@ func (r *verdictReport) success() string {
 	return s
 }
 
+// accounted says what the logs explain, and what is as it was expected.
+func (r *verdictReport) accounted() string {
+	logged := 0
+	var expected []string
+	for _, o := range r.Registers {
+		if o.Events > 0 && (o.Status == replay.Match || o.Status == replay.LogAhead) {
+			logged++
+		}
+		if o.Expected != nil {
+			expected = append(expected, o.Register.String())
+		}
+	}
+	s := fmt.Sprintf("the logs explain all %d quoted values that moved", logged)
+	if logged == 1 {
+		s = "the logs explain the one quoted value that moved"
+	}
+	names := strings.Join(slices.Compact(expected), ", ")
+	switch {
+	case names == "":
+		return s
+	case logged == 0:
+		return "as expected: " + names
+	}
+	return s + "; as expected: " + names
+}
+
 // named lists the registers of a status, each once, with the banks if not all
-// of its banks have it.
+// of its banks have it; and without launch measurements that are not the expected ones.
 func (r *verdictReport) named(status replay.Status) string {
 	var names []string
 	for _, o := range r.Registers {
-		if o.Status != status {
+		if o.Status != status || o.Register.Static() && status == replay.Mismatch {
 			continue
 		}
 		name := o.Register.String()
@@ -379,6 +399,10 @@ func reportQuote(q *quote.Quote) *quoteReport {
 			r.Binding = word
 		case quote.Policy:
 			r.Policy = word
+		case quote.Required:
+			if r.Required == "" || r.Required == string(quote.Verified) {
+				r.Required = word
+			}
 		case quote.Nonce:
 			r.Nonce = nonceWord(l.Status)
 		}

@@ -159,7 +159,7 @@ func (o *registerReport) print(w io.Writer) {
 	fmt.Fprintf(w, "  %-6s %-8s %s%s  ", o.Register, o.Alg, status, pad)
 	switch {
 	case o.Status == replay.Static:
-		fmt.Fprintf(w, "%s  measured at launch, in no log (--mrtd HEX holds it against what is expected)\n", o.Quoted)
+		fmt.Fprintf(w, "%s  measured at launch, in no log (--expect FILE holds it against what is expected)\n", o.Quoted)
 	case o.Status == replay.Mismatch:
 		fmt.Fprintf(w, "%s\n    quoted   %s\n    replayed %s\n", events(o.Events), orUnknown(o.Quoted.String()), o.Replayed)
 	case o.Status == replay.LogAhead:

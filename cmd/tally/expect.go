@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tallystick/quote"
+	"tallystick/rtmr"
+)
+
+// expected are the values that the caller wants registers to have.
+func (f *evidenceFlags) expected() (rtmr.Values, error) {
+	if f.expect == "" {
+		return rtmr.Values{}, nil
+	}
+	data, err := readEvidence(f.expect)
+	if err != nil {
+		return nil, err
+	}
+	values, err := quote.ParseValues(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.expect, err)
+	}
+	return values, nil
+}
+
+// expectMRTD holds the quote's MRTD against --mrtd, and gives it to a boot_aggregate
+// where the quote has none.
+func (c *investigation) expectMRTD() (err error) {
+	if c.own.mrtd == "" {
+		return nil
+	}
+	if c.opts.MRTD, err = parseMRTD(c.own.mrtd); err != nil {
+		return err
+	}
+	launch := c.quote.Launch()[rtmr.SHA384][rtmr.MRTD]
+	if launch == nil && !ofTD(c.quote.Values) {
+		return errors.New("--mrtd was given, and the quote is of no TD: it carries no MRTD")
+	}
+	if other := c.opts.Expect[rtmr.SHA384][rtmr.MRTD]; other != nil && !bytes.Equal(other, c.opts.MRTD) {
+		return fmt.Errorf("--mrtd is %x, and %s says %s", c.opts.MRTD, c.own.expect, other)
+	}
+	if launch != nil {
+		c.opts.Expect.Set(rtmr.SHA384, rtmr.MRTD, c.opts.MRTD)
+	}
+	return nil
+}
+
+// ofTD reports whether register values are a TD's.
+func ofTD(values rtmr.Values) bool {
+	for register := range values[rtmr.SHA384] {
+		if register == rtmr.MRTD || register.Kind() == rtmr.KindRTMR {
+			return true
+		}
+	}
+	return false
+}
+
+// requirements are those of --require.
+func (f *evidenceFlags) requirements() (all []quote.Requirement, err error) {
+	for _, text := range f.require {
+		r, err := quote.ParseRequirement(text)
+		if err != nil {
+			return nil, fmt.Errorf("--require %w", err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// unexpected lists the registers that are not what the caller expects, or that the
+// quote does not carry.
+func (r *verdictReport) unexpected(expected rtmr.Values) (out []string) {
+	var other, absent []string
+	for _, o := range r.Registers {
+		if o.Unexpected() {
+			other = append(other, o.Alg.String()+":"+o.Register.String())
+		}
+	}
+	for alg, bank := range expected {
+		for register := range bank {
+			if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg == alg && o.Register == register }) {
+				absent = append(absent, alg.String()+":"+register.String())
+			}
+		}
+	}
+	slices.Sort(absent)
+	for _, name := range other {
+		out = append(out, name+" is not what was expected of it")
+	}
+	for _, name := range absent {
+		out = append(out, "the quote carries no "+name+", of which a value was expected")
+	}
+	return out
+}
