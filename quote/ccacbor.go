@@ -32,6 +32,8 @@ const (
 	cborMap
 	cborTag
 	cborSimple
+
+	cborNull = cborSimple<<5 | 22 // an item's first byte
 )
 
 var cborNames = [...]string{"an unsigned integer", "a negative integer", "bytes", "text", "an array", "a map", "a tag", "a simple value"}

@@ -16,16 +16,22 @@ type claim struct {
 }
 
 // claims reads a map of claims, and makes one that is not optional and not there
-// an error.
+// an error. One that is optional may be null, as ccatoken writes a realm's profile
+// that it has not.
 func (r *cborReader) claims(set string, known map[int64]claim) (unread []string) {
 	at, seen := r.off, map[int64]bool{}
 	unread = r.each(set, func(label int64) bool {
 		c, ok := known[label]
-		if ok {
-			seen[label] = true
-			c.read(r, c.name)
+		if !ok {
+			return false
 		}
-		return ok
+		seen[label] = true
+		if initial, _ := r.peek(); c.optional && initial == cborNull {
+			r.off++
+			return true
+		}
+		c.read(r, c.name)
+		return true
 	})
 	var missing []string
 	for label, c := range known {
