@@ -599,7 +599,7 @@ func TestCCAKeys(t *testing.T) {
 		}
 	}
 	for name, bad := range map[string][]byte{
-		"junk": []byte("junk"), "an RSA key": ccatest.SPKI(deviceKey().Public()), "a certificate": certPEM(newAuthority(t, "x").cert.Raw), "an empty set": []byte(`{"keys":[]}`), "an empty list": []byte(`[]`),
+		"junk": []byte("junk"), "an RSA key": ccatest.SPKI(ccatest.DeviceKey().Public()), "a certificate": certPEM(newAuthority(t, "x").cert.Raw), "an empty set": []byte(`{"keys":[]}`), "an empty list": []byte(`[]`),
 		"a JWK of another type": []byte(`{"kty":"RSA"}`), "P-224": []byte(`{"kty":"EC","crv":"P-224"}`), "no base64url": []byte(`{"kty":"EC","crv":"P-384","x":"=","y":""}`),
 		"short": []byte(`{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}`), "off the curve": js(map[string]string{"kty": "EC", "crv": "P-256", "x": base64.RawURLEncoding.EncodeToString(make([]byte, 32)), "y": base64.RawURLEncoding.EncodeToString(make([]byte, 32))}),
 		"no JSON": []byte(`{`), "no hex": []byte(`[{"pkey":{},"instance-id":"x"}]`),
@@ -653,7 +653,7 @@ func FuzzParseCCA(f *testing.F) {
 		f.Add(collection(907, []any{263, realm}, []any{263, platform}))
 		f.Add(collection(399, cbor.RawMessage(realm), platform[1:]))
 	}
-	f.Add(virtCCAToken(f))
+	f.Add(ccatest.VirtCCA1(nil).Sign())
 	if token, ok := corpusFile(f, "virtcca/vcca_token.cbor"); ok {
 		f.Add(token)
 	}

@@ -33,6 +33,7 @@ var formats = []format{
 	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
 	{"an Arm CCA or virtCCA token", isCCA, openCCA},
+	{"a token with its logs in JSON", isCCAEvidence, openCCAEvidence},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }
 

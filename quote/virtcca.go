@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"tallystick/rtmr"
@@ -133,5 +132,5 @@ func (p *CCAToken) deviceBinding(certs []*x509.Certificate) Link {
 	if !equal {
 		return Link{Binding, Failed, fmt.Sprintf("%s is of another key than the token's", certName(certs[0]))}
 	}
-	return Link{Binding, Verified, strings.TrimSpace(certName(certs[0])) + " is of the token's key"}
+	return Link{Binding, Verified, certName(certs[0]) + " is of the token's key"}
 }

@@ -8,13 +8,9 @@ import (
 	"crypto/rsa"
 	"crypto/sha512"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/veraison/go-cose"
 
@@ -23,78 +19,15 @@ import (
 	"tallystick/rtmr"
 )
 
-// deviceKey is a device's RSA key, of virtCCA's size.
-var deviceKey = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 4096)) })
-
-// wrapped signs as virtCCA's monitor does: the claims are bytes in the payload.
-func wrapped(payload []byte, key crypto.Signer, alg cose.Algorithm) []byte {
-	return ccatest.Sign1(ccatest.Encode(payload), key, alg)
-}
-
-// firstForm is virtCCA's token of the first form, by a device's RSA key.
-func firstForm() *ccatest.Token {
-	token := ccatest.New(rtmr.SHA256, nil)
-	token.Platform, token.Message = nil, wrapped
-	delete(token.Realm, ccatest.Profile)
-	token.RAK, token.RealmAlg = deviceKey(), cose.AlgorithmPS256
-	token.SetKey(ccatest.SPKI(token.RAK.Public()))
-	return token
-}
-
-func virtCCAToken(testing.TB) []byte { return firstForm().Sign() }
-
-// secondForm is virtCCA's token of the second form: on P-521, and with a platform
-// token.
-func secondForm() *ccatest.Token {
-	token := ccatest.New(rtmr.SHA256, nil)
-	delete(token.Realm, ccatest.Profile)
-	token.Platform[ccatest.Profile] = "a profile of Huawei's"
-	token.Platform[ccatest.Components] = []ccatest.Claims{{1: "BL1\x00", 2: make([]byte, 32), 4: "1", 5: []byte{}, 6: "sha-256"}}
-	rak := ccatest.Key(elliptic.P521(), "RAK")
-	token.RAK, token.CPAK = rak, ccatest.Key(elliptic.P521(), "device")
-	token.RealmAlg, token.PlatformAlg = cose.AlgorithmES512, cose.AlgorithmES512
-	token.SetKey(ccatest.Point(&rak.PublicKey))
-	return token
-}
-
-// maker is who makes devices, in Huawei's place: a root, an intermediate CA, and
-// devices' certificates.
-type maker struct{ root, ca, device *x509.Certificate }
-
-func newMaker(device crypto.PublicKey) maker {
-	rootKey, caKey := ccatest.Key(elliptic.P521(), "root"), ccatest.Key(elliptic.P521(), "CA")
-	certify := func(name string, key crypto.PublicKey, issuer *x509.Certificate, signer crypto.Signer, isCA bool) *x509.Certificate {
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(7), Subject: pkix.Name{Organization: []string{"Maker"}, CommonName: name},
-			NotBefore: in2025.Add(-time.Hour), NotAfter: in2025.Add(time.Hour), IsCA: isCA, BasicConstraintsValid: isCA, KeyUsage: x509.KeyUsageCertSign,
-		}
-		if issuer == nil {
-			issuer = template
-		}
-		return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, issuer, key, signer))))
-	}
-	m := maker{root: certify("Root", rootKey.Public(), nil, rootKey, true)}
-	m.ca = certify("CA", caKey.Public(), m.root, rootKey, true)
-	m.device = certify("Device", device, m.ca, caKey, false)
-	return m
-}
-
-// roots are what to trust, in PEM.
-func (m maker) roots() []byte { return append(certPEM(m.ca.Raw), certPEM(m.root.Raw)...) }
-
 // TestVirtCCA: both forms, with the device's certificate and its makers' in each
 // form of file.
 func TestVirtCCA(t *testing.T) {
-	for name, token := range map[string]*ccatest.Token{"first": firstForm(), "second": secondForm(), "second, wrapped": wrapping(secondForm()), "second, signed in DER": inDER(secondForm())} {
-		device := token.CPAK.Public()
-		if token.Platform == nil {
-			device = token.RAK.Public()
-		}
-		m := newMaker(device)
+	for name, token := range map[string]*ccatest.Token{"first": ccatest.VirtCCA1(nil), "second": ccatest.VirtCCA2(nil), "second, wrapped": wrapping(ccatest.VirtCCA2(nil)), "second, signed in DER": inDER(ccatest.VirtCCA2(nil))} {
+		m := ccatest.NewMaker(token.Device())
 		for form, opts := range map[string]quote.Options{
-			"DER":                      {Hardware: m.device.Raw, VirtCCARoots: m.roots()},
-			"PEM":                      {Hardware: certPEM(m.device.Raw), VirtCCARoots: append(append([]byte{}, m.ca.Raw...), m.root.Raw...)},
-			"the CA beside the device": {Hardware: append(certPEM(m.device.Raw), certPEM(m.ca.Raw)...), VirtCCARoots: certPEM(m.root.Raw)},
+			"DER":                      {Hardware: m.Device.Raw, VirtCCARoots: m.Roots()},
+			"PEM":                      {Hardware: certPEM(m.Device.Raw), VirtCCARoots: append(append([]byte{}, m.CA.Raw...), m.Root.Raw...)},
+			"the CA beside the device": {Hardware: append(certPEM(m.Device.Raw), certPEM(m.CA.Raw)...), VirtCCARoots: certPEM(m.Root.Raw)},
 		} {
 			t.Run(name+"/"+form, func(t *testing.T) {
 				opts.Time, opts.Nonce = in2025, []byte{0xCA, 0xFE}
@@ -112,7 +45,7 @@ func TestVirtCCA(t *testing.T) {
 }
 
 func wrapping(token *ccatest.Token) *ccatest.Token {
-	token.Message = wrapped
+	token.Message = ccatest.Wrapped
 	return token
 }
 
@@ -128,38 +61,38 @@ func inDER(token *ccatest.Token) *ccatest.Token {
 
 // TestVirtCCAForged: each link, broken alone.
 func TestVirtCCAForged(t *testing.T) {
-	m := newMaker(deviceKey().Public())
-	second := newMaker(ccatest.Key(elliptic.P521(), "device").Public())
-	other := newMaker(ccatest.Key(elliptic.P521(), "another").Public())
-	all := quote.Options{Hardware: m.device.Raw, VirtCCARoots: m.roots(), Time: in2025, Nonce: []byte{0xCA, 0xFE}}
+	m := ccatest.NewMaker(ccatest.DeviceKey().Public())
+	second := ccatest.NewMaker(ccatest.Key(elliptic.P521(), "device").Public())
+	other := ccatest.NewMaker(ccatest.Key(elliptic.P521(), "another").Public())
+	all := quote.Options{Hardware: m.Device.Raw, VirtCCARoots: m.Roots(), Time: in2025, Nonce: []byte{0xCA, 0xFE}}
 	with := func(edit func(opts *quote.Options)) quote.Options {
 		opts := all
 		edit(&opts)
 		return opts
 	}
-	ofSecond := with(func(o *quote.Options) { o.Hardware, o.VirtCCARoots = second.device.Raw, second.roots() })
+	ofSecond := with(func(o *quote.Options) { o.Hardware, o.VirtCCARoots = second.Device.Raw, second.Roots() })
 	edited := func(edit func(token *ccatest.Token)) []byte {
-		token := secondForm()
+		token := ccatest.VirtCCA2(nil)
 		edit(token)
 		return token.Sign()
 	}
-	realm, _ := firstForm().Messages()
-	changed := firstForm()
+	realm, _ := ccatest.VirtCCA1(nil).Messages()
+	changed := ccatest.VirtCCA1(nil)
 	changed.Realm[ccatest.RIM] = make([]byte, 32)
 	for name, c := range map[string]struct {
 		data  []byte
 		opts  quote.Options
 		links string // that are not verified
 	}{
-		"no certificate":                 {virtCCAToken(t), with(func(o *quote.Options) { o.Hardware = nil }), "chain=missing binding=missing"},
-		"no roots":                       {virtCCAToken(t), with(func(o *quote.Options) { o.VirtCCARoots = nil }), "chain=missing"},
-		"no self-signed root":            {virtCCAToken(t), with(func(o *quote.Options) { o.VirtCCARoots = certPEM(m.ca.Raw) }), "chain=failed"},
-		"no CA between":                  {virtCCAToken(t), with(func(o *quote.Options) { o.VirtCCARoots = certPEM(m.root.Raw) }), "chain=failed"},
-		"expired":                        {virtCCAToken(t), with(func(o *quote.Options) { o.Time = in2025.AddDate(1, 0, 0) }), "chain=failed"},
-		"another device":                 {virtCCAToken(t), with(func(o *quote.Options) { o.Hardware = other.device.Raw }), "binding=failed"},
-		"another nonce":                  {virtCCAToken(t), with(func(o *quote.Options) { o.Nonce = []byte{1} }), "nonce=failed"},
+		"no certificate":                 {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.Hardware = nil }), "chain=missing binding=missing"},
+		"no roots":                       {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.VirtCCARoots = nil }), "chain=missing"},
+		"no self-signed root":            {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.VirtCCARoots = certPEM(m.CA.Raw) }), "chain=failed"},
+		"no CA between":                  {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.VirtCCARoots = certPEM(m.Root.Raw) }), "chain=failed"},
+		"expired":                        {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.Time = in2025.AddDate(1, 0, 0) }), "chain=failed"},
+		"another device":                 {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.Hardware = other.Device.Raw }), "binding=failed"},
+		"another nonce":                  {ccatest.VirtCCA1(nil).Sign(), with(func(o *quote.Options) { o.Nonce = []byte{1} }), "nonce=failed"},
 		"another payload":                {ccatest.Collection(399, map[uint64]any{ccatest.RealmToken: withPayload(realm, ccatest.Encode(ccatest.Encode(changed.Realm)))}), all, "signature=failed"},
-		"second: another device":         {edited(func(*ccatest.Token) {}), with(func(o *quote.Options) { o.Hardware, o.VirtCCARoots = other.device.Raw, other.roots() }), "chain=failed"},
+		"second: another device":         {edited(func(*ccatest.Token) {}), with(func(o *quote.Options) { o.Hardware, o.VirtCCARoots = other.Device.Raw, other.Roots() }), "chain=failed"},
 		"second: another realm":          {edited(func(k *ccatest.Token) { k.Platform[ccatest.Challenge] = make([]byte, 32) }), ofSecond, "binding=failed"},
 		"second: debugged":               {edited(func(k *ccatest.Token) { k.Platform[ccatest.Lifecycle] = 0x5000 }), ofSecond, "policy=failed"},
 		"second: by the RAK":             {edited(func(k *ccatest.Token) { k.CPAK = k.RAK }), ofSecond, "chain=failed"},
@@ -181,11 +114,64 @@ func TestVirtCCAForged(t *testing.T) {
 		})
 	}
 	for name, opts := range map[string]quote.Options{
-		"a certificate that is none": {Hardware: []byte("junk")}, "PEM of a key": {Hardware: spkiPEM(deviceKey().Public())},
+		"a certificate that is none": {Hardware: []byte("junk")}, "PEM of a key": {Hardware: spkiPEM(ccatest.DeviceKey().Public())},
 		"roots that are none": {VirtCCARoots: []byte("junk")}, "a CPAK": {CCAKey: spkiPEM(&ccatest.Key(elliptic.P384(), "CPAK").PublicKey)},
 	} {
-		if q, err := quote.Open(virtCCAToken(t), opts); err == nil {
+		if q, err := quote.Open(ccatest.VirtCCA1(nil).Sign(), opts); err == nil {
 			t.Errorf("%s: %+v", name, q)
+		}
+	}
+}
+
+// TestVirtCCAEvidence: the files that hold a token with the device's certificate and
+// logs, which are taken from it in order of layers.
+func TestVirtCCAEvidence(t *testing.T) {
+	token := ccatest.VirtCCA2(nil)
+	m := ccatest.NewMaker(token.Device())
+	signed, pem := token.Sign(), certPEM(m.Device.Raw)
+	numbers := func(b []byte) (out []int) {
+		for _, v := range b {
+			out = append(out, int(v))
+		}
+		return out
+	}
+	gta := map[string]any{"vcca_token": signed, "dev_cert": pem, "logs": []any{
+		map[string]any{"log_type": "ImaLog", "log_data": []byte("ima")}, map[string]any{"log_type": "CCEL", "log_data": []byte("ccel")}}}
+	for name, c := range map[string]struct {
+		data []byte
+		logs string
+	}{
+		"Global Trust Authority":           {mustJSON(t, map[string]any{"attester_type": "virt_cca", "evidence": gta}), "CCEL=ccel ImaLog=ima"},
+		"Global Trust Authority, the part": {mustJSON(t, gta), "CCEL=ccel ImaLog=ima"},
+		"secGear": {mustJSON(t, map[string]any{"evidence": numbers(signed), "dev_cert": numbers(m.Device.Raw), "ima_log": numbers([]byte("ima")),
+			"uefi_log": map[string]any{"ccel_table": numbers([]byte("ta")), "ccel_data": numbers([]byte("ble"))}}), "uefi_log=table ima_log=ima"},
+		"secGear, older": {mustJSON(t, map[string]any{"evidence": numbers(signed), "dev_cert": numbers(m.Device.Raw), "ima_log": nil, "event_log": numbers([]byte("ccel"))}), "event_log=ccel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := quote.Options{VirtCCARoots: m.Roots(), Time: in2025, Nonce: []byte{0xCA, 0xFE}}
+			q := open(t, c.data, opts)
+			var logs []string
+			for _, l := range q.Logs {
+				logs = append(logs, l.Name+"="+string(l.Data))
+			}
+			if got := statuses(q); got != "signature=verified chain=verified binding=verified nonce=verified" || !q.Trusted() || strings.Join(logs, " ") != c.logs {
+				t.Errorf("%s: %q, %v", got, logs, q.Links)
+			}
+			opts.Hardware = ccatest.NewMaker(ccatest.Key(elliptic.P521(), "another").Public()).Device.Raw // in place of the file's own
+			if q := open(t, c.data, opts); q.Trusted() {
+				t.Error("trusted by another device's certificate")
+			}
+		})
+	}
+	// Confidential Containers' agent has Arm's tokens so.
+	arm := ccatest.New(rtmr.SHA256, nil)
+	q := open(t, mustJSON(t, map[string]any{"token": numbers(arm.Sign())}), quote.Options{CCAKey: arm.PEM()})
+	if !q.Trusted() || q.Kind != quote.CCA || len(q.Logs) != 0 {
+		t.Errorf("%s: %v", q.Kind, q.Links)
+	}
+	for _, bad := range []string{`{"token":[217,1,143,300]}`, `{"token":"2QGP!"}`, `{"token":[217,1,143,160]}`, `{"evidence":{"vcca_token":7}}`, `[]`, `{"token":[217,1,143,-1]}`} {
+		if q, err := quote.Open([]byte(bad), quote.Options{}); err == nil {
+			t.Errorf("%s: %+v", bad, q)
 		}
 	}
 }
@@ -227,13 +213,14 @@ func TestVirtCCACorpus(t *testing.T) {
 // FuzzOpenCCA: whatever is done to tokens, one is trusted only with the very
 // registers that were signed.
 func FuzzOpenCCA(f *testing.F) {
-	second := secondForm()
-	m := newMaker(second.CPAK.Public())
-	opts := []quote.Options{{CCAKey: ccatest.New(rtmr.SHA256, nil).PEM(), Time: in2025}, {Hardware: m.device.Raw, VirtCCARoots: m.roots(), Time: in2025}}
+	second := ccatest.VirtCCA2(nil)
+	m := ccatest.NewMaker(second.CPAK.Public())
+	opts := []quote.Options{{CCAKey: ccatest.New(rtmr.SHA256, nil).PEM(), Time: in2025}, {Hardware: m.Device.Raw, VirtCCARoots: m.Roots(), Time: in2025}}
 	var signed []rtmr.Values
 	for _, token := range []*ccatest.Token{ccatest.New(rtmr.SHA256, nil), ccatest.New(rtmr.SHA512, nil).Legacy(), second} {
 		data := token.Sign()
 		f.Add(data)
+		f.Add(mustJSON(f, map[string]any{"vcca_token": data, "dev_cert": m.Device.Raw}))
 		p, err := quote.ParseCCA(data)
 		if err != nil {
 			f.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/elliptic"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 	"tallystick/rtmr"
 )
 
-func init() { scriptSetups["cca"] = layOutCCA }
+func init() { scriptSetups["cca"], scriptSetups["virtcca"] = layOutCCA, layOutVirtCCA }
 
 // layOutCCA writes, for each hash algorithm, a realm's logs and its token
 // (ccel-sha256.bin, sha256.token), the platform's key, and tokens that say
@@ -45,8 +46,32 @@ func layOutCCA(t *testing.T, env *testscript.Env) error {
 	other := ccatest.New(rtmr.SHA256, nil)
 	other.CPAK = ccatest.Key(elliptic.P384(), "another")
 	out["other.pem"] = other.PEM()
-	for name, data := range out {
-		if err := os.WriteFile(filepath.Join(env.WorkDir, name), data, 0o666); err != nil {
+	return writeFiles(env.WorkDir, out)
+}
+
+// layOutVirtCCA writes a realm's logs, virtCCA's tokens of both forms, the
+// certificates of devices (device1.der, device2.pem) and of who made them, and the
+// second token in one file with its certificate and logs.
+func layOutVirtCCA(t *testing.T, env *testscript.Env) error {
+	realm := ccatest.NewRealm(t, rtmr.SHA256)
+	first, second := ccatest.VirtCCA1(realm.Values), ccatest.VirtCCA2(realm.Values)
+	maker1, maker2 := ccatest.NewMaker(first.Device()), ccatest.NewMaker(second.Device())
+	evidence, err := json.Marshal(map[string]any{"attester_type": "virt_cca", "evidence": map[string]any{
+		"vcca_token": second.Sign(), "dev_cert": maker2.Device.Raw,
+		"logs": []any{map[string]any{"log_type": "ImaLog", "log_data": realm.IMA}, map[string]any{"log_type": "CCEL", "log_data": realm.CCEL}},
+	}})
+	if err != nil {
+		return err
+	}
+	return writeFiles(env.WorkDir, map[string][]byte{
+		"ccel.bin": realm.CCEL, "ima.bin": realm.IMA, "first.token": first.Sign(), "second.token": second.Sign(),
+		"device1.der": maker1.Device.Raw, "device2.der": maker2.Device.Raw, "roots.pem": maker1.Roots(), "evidence.json": evidence,
+	})
+}
+
+func writeFiles(dir string, contents map[string][]byte) error {
+	for name, data := range contents {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
 			return err
 		}
 	}
@@ -79,7 +104,9 @@ func TestExplainCCA(t *testing.T) {
 
 // entryEnd is where an entry of a binary list ends.
 func entryEnd(list []byte, at int) int {
-	u32 := func(at int) int { return int(list[at]) | int(list[at+1])<<8 | int(list[at+2])<<16 | int(list[at+3])<<24 }
+	u32 := func(at int) int {
+		return int(list[at]) | int(list[at+1])<<8 | int(list[at+2])<<16 | int(list[at+3])<<24
+	}
 	name := at + 24
 	data := name + 4 + u32(name)
 	return data + 4 + u32(data)
