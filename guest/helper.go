@@ -51,8 +51,9 @@ type Config struct {
 	// Locks is a folder that all helpers share, so that no two with other journals
 	// extend one device; "" if nobody else could.
 	Locks string
-	// IMADir is where the kernel has its lists; IMADir if "".
-	IMADir string
+	// IMADir is where the kernel has its lists; IMADir if "". Root is the folder below
+	// which its release stands, for the evidence; "/" if "".
+	IMADir, Root string
 	// Register is where IMA's entries are extended. The zero Register is, where
 	// the device has PCRs, the entry's own, and else that of the UEFI rule
 	// (rtmr.PCR.CC), which is RTMR2 for PCR 10.

@@ -18,7 +18,7 @@ import (
 var (
 	// ErrJournalHeld says that another process holds the journal.
 	ErrJournalHeld = errors.New("another process holds the journal")
-	// ErrDeviceHeld says that another helper extends the device, with another journal.
+	// ErrDeviceHeld says that another helper extends the device, with this journal or another.
 	ErrDeviceHeld = errors.New("another helper extends the device")
 )
 

@@ -4,13 +4,13 @@ package guest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -259,8 +259,8 @@ func (e *Extender) watchedNow() []rtmr.Register {
 // statement is what the helper says of itself.
 func (h *Helper) statement(nonce []byte) evidence.Statement {
 	s := evidence.Statement{Helper: "tallyd " + Version, Device: h.cfg.Device.Describe(), Nonce: nonce}
-	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		s.Kernel = strings.TrimSpace(string(release))
+	if release, err := root(cmp.Or(h.cfg.Root, "/")).line("proc/sys/kernel/osrelease"); err == nil {
+		s.Kernel = release
 	}
 	r := h.extender.Recovery()
 	if r.Damaged != "" {

@@ -109,9 +109,11 @@ func (s *service) idles() {
 // second starts another service over the same journal, which does no harm.
 func second(s *service) {
 	s.t.Helper()
-	r := s.Exec(lab.Command{Args: []string{"tallyd", "run", "--device", s.device, "--state", s.state}})
-	if want := "another process holds the journal"; r.Status == 0 || !strings.Contains(string(r.Stderr), want) {
-		s.t.Errorf("status %d, expected another and %q:\n%s", r.Status, want, r.Stderr)
+	for device, want := range map[string]string{s.device: "another helper extends the device", "memory": "another process holds the journal"} {
+		r := s.Exec(lab.Command{Args: []string{"tallyd", "run", "--device", device, "--state", s.state}})
+		if r.Status == 0 || !strings.Contains(string(r.Stderr), want) {
+			s.t.Errorf("%s: status %d, expected another and %q:\n%s", device, r.Status, want, r.Stderr)
+		}
 	}
 	s.measure(2)
 	s.sound()
@@ -223,6 +225,11 @@ func stopped(s *service) {
 // tpmGone ends the TPM under its driver, and starts it again.
 func tpmGone(s *service) {
 	s.t.Helper()
+	// More than a crash can leave to be extended (recover.go, maxBatch): fewer would be
+	// extended anew into registers that are at rest, and reconcile.
+	if n := s.count(); n < 600 {
+		s.measure(600 - n)
+	}
 	s.sound()
 	s.tpm.Signal(syscall.SIGKILL)
 	s.tpm.Wait()

@@ -68,6 +68,9 @@ func TestMemory(t *testing.T) {
 	if list, err := os.ReadFile(filepath.Join(dir, "sys/kernel/security/ima/binary_runtime_measurements")); err != nil || !bytes.Equal(b.IMAList, list) {
 		t.Errorf("%d bytes of the list's %d, %v", len(b.IMAList), len(list), err)
 	}
+	if b.Statement.Kernel != "" {
+		t.Errorf("the list is said to be of the kernel %s, which is this machine's", b.Statement.Kernel)
+	}
 }
 
 // peak is the largest that a process's memory was, in KiB.

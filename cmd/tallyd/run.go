@@ -109,7 +109,7 @@ func (s *service) run(ctx context.Context) error {
 	for _, why := range chosen.Why {
 		log.Info("device", "choice", why)
 	}
-	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Log: log}
+	cfg := guest.Config{Device: chosen.Device, Journal: filepath.Join(s.state, "journal.cel"), IMADir: filepath.Join(s.root, guest.IMADir), Root: s.root, Log: log}
 	cfg.Wake, cfg.Tapped = waker{tapped}, sayTap(tapped, log)
 	if chosen.Device.Describe().Kind != "memory" { // which is each process's own
 		cfg.Locks = runtimeFolder
