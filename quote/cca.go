@@ -214,6 +214,9 @@ func openCCA(data []byte, opts *Options) (*Quote, error) {
 		return nil, fmt.Errorf("the platform attestation key given: %w", err)
 	}
 	q := p.quote(CCA)
+	if p.Platform != nil && (p.Platform.Profile == ccaPlatformLegacy) != (p.Realm.Profile == "") {
+		q.Warnings = append(q.Warnings, fmt.Sprintf("the profiles are of different versions: the platform's is %s, the realm's is %s", p.Platform.Profile, quoted(p.Realm.Profile)))
+	}
 	signature := p.Realm.signature()
 	chain, cpak := p.chain(keys)
 	binding := p.binding()
@@ -227,8 +230,13 @@ func openCCA(data []byte, opts *Options) (*Quote, error) {
 // quote is what the token says.
 func (p *CCAToken) quote(kind Kind) *Quote {
 	q := &Quote{Kind: kind, Values: p.Realm.values(), Facts: p.facts()}
-	if len(p.Unread) > 0 {
-		q.Warnings = append(q.Warnings, "not read: "+rtmr.Escape(strings.Join(p.Unread, ", ")))
+	if n := len(p.Unread); n > 0 {
+		const most = 8
+		more := ""
+		if n > most {
+			more = fmt.Sprintf(", and %d more", n-most)
+		}
+		q.Warnings = append(q.Warnings, "not read: "+strings.Join(p.Unread[:min(n, most)], ", ")+more)
 	}
 	return q
 }

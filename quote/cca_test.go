@@ -201,6 +201,31 @@ func collection(tag uint64, realm, platform any) []byte {
 	return ccatest.Collection(tag, map[uint64]any{ccatest.RealmToken: realm, ccatest.PlatformToken: platform})
 }
 
+// TestCCAWarnings: of claims that are not known, in all or the first few, and of
+// profiles that do not go together. A realm without a profile may have a COSE_Key.
+func TestCCAWarnings(t *testing.T) {
+	token := ccatest.New(rtmr.SHA256, nil)
+	token.Realm[99], token.Platform[-75000] = "x", map[string]int{"x": 1}
+	token.Platform[ccatest.Components].([]ccatest.Claims)[1][7] = true
+	q := open(t, token.Sign(), quote.Options{CCAKey: token.PEM()})
+	if want := []string{"not read: realm claim 99, cca-platform-sw-components 1 7, platform claim -75000"}; !slices.Equal(q.Warnings, want) || !q.Trusted() {
+		t.Errorf("%q, %v", q.Warnings, q.Links)
+	}
+	for i := range int64(50) {
+		token.Realm[1000+i] = i
+	}
+	q = open(t, token.Sign(), quote.Options{CCAKey: token.PEM()})
+	if !strings.HasSuffix(q.Warnings[0], "realm claim 1006, and 45 more") || !q.Trusted() {
+		t.Errorf("%q, %v", q.Warnings, q.Links)
+	}
+	token = ccatest.New(rtmr.SHA256, nil)
+	delete(token.Realm, ccatest.Profile)
+	q = open(t, token.Sign(), quote.Options{CCAKey: token.PEM()})
+	if want := []string{`the profiles are of different versions: the platform's is tag:arm.com,2023:cca_platform#1.0.0, the realm's is ""`}; !slices.Equal(q.Warnings, want) || !q.Trusted() {
+		t.Errorf("%q, %v", q.Warnings, q.Links)
+	}
+}
+
 // TestCCAVersion2: version 2's claims are facts.
 func TestCCAVersion2(t *testing.T) {
 	token := ccatest.New(rtmr.SHA256, nil).Version2()
@@ -311,6 +336,20 @@ func TestCCAHeaders(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCCASecondOpinion: what ccatoken refuses is not trusted, such as a content type
+// that is none, to which no heed is paid here.
+func TestCCASecondOpinion(t *testing.T) {
+	token := ccatest.New(rtmr.SHA256, nil)
+	token.Message = func(payload []byte, key crypto.Signer, alg cose.Algorithm) []byte {
+		return handSigned(payload, key.(*ecdsa.PrivateKey), ccatest.Encode(map[int]int{1: -35, 3: -1}), map[int]int{})
+	}
+	q := open(t, token.Sign(), quote.Options{CCAKey: token.PEM()})
+	if link, _ := q.Link(quote.Chain); link.Status != quote.Failed || !strings.HasPrefix(link.Text, "ccatoken refuses the token: ") || q.Trusted() {
+		t.Errorf("%+v", link)
+	}
+	checkLines(t, q)
 }
 
 // TestCCAForged: each claim, binding, key and signature, changed by one who has not

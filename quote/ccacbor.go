@@ -199,30 +199,33 @@ func (r *cborReader) tag(field string) uint64 { return r.expect(field, cborTag) 
 // the label is of, and reports whether it did; unread are the labels of the rest,
 // which are skipped. A label that comes twice is an error.
 func (r *cborReader) each(field string, value func(label int64) bool) (unread []string) {
-	seen := map[string]bool{}
+	seen := map[any]bool{}
 	for range r.items(field, cborMap) {
 		at := r.off
-		initial, ok := r.peek()
-		label, number := "", int64(0)
-		if ok && initial>>5 == cborText {
-			label = fmt.Sprintf("%q", r.text(field+"'s label"))
-		} else {
-			number = r.int(field + "'s label")
-			label = fmt.Sprint(number)
-		}
+		label, shown := r.label(field)
 		if r.err == nil && seen[label] {
-			r.fail(at, field, "label %s comes twice", label)
+			r.fail(at, field, "label %s comes twice", shown)
 		}
 		if r.err != nil {
 			return nil
 		}
 		seen[label] = true
-		if initial>>5 == cborText || !value(number) {
-			unread = append(unread, label)
-			r.skip(field+"'s "+label, cborDeepest)
+		if number, ok := label.(int64); !ok || !value(number) {
+			unread = append(unread, shown)
+			r.skip(field+"'s "+shown, cborDeepest)
 		}
 	}
 	return unread
+}
+
+// label reads a map's label: an int64 or a string, and how it is shown.
+func (r *cborReader) label(field string) (label any, shown string) {
+	if initial, ok := r.peek(); ok && initial>>5 == cborText {
+		text := r.text(field + "'s label")
+		return text, quoted(text)
+	}
+	number := r.int(field + "'s label")
+	return number, fmt.Sprint(number)
 }
 
 // skip reads an item and what is in it.

@@ -11,11 +11,9 @@ import (
 // secondOpinion asks ccatoken to verify a token of which every link holds: a
 // refusal of its makes the chain Failed. It is asked in the form that it reads, a
 // collection with the tag 399 of tagged messages in bytes, whose signatures are
-// the same. It cannot read version 2's realm tokens, nor RFC 9864's algorithms, nor
-// a payload in bytes, and is not asked of those.
+// the same. It is not asked of what it cannot read.
 func (p *CCAToken) secondOpinion(chain Link, cpak *ccaKey) Link {
-	if p.Realm.Profile == ccaRealm2 || p.Platform.Profile == ccaPlatform2 ||
-		!ccatokenReads(&p.Realm.CCASigned) || !ccatokenReads(&p.Platform.CCASigned) {
+	if !p.ccatokenReads() {
 		return chain
 	}
 	refused := func(err error) Link {
@@ -31,8 +29,17 @@ func (p *CCAToken) secondOpinion(chain Link, cpak *ccaKey) Link {
 	return chain
 }
 
-func ccatokenReads(s *CCASigned) bool {
-	return s.Algorithm == -7 || s.Algorithm == -35 || s.Algorithm == -36
+// ccatokenReads reports whether ccatoken has this form: it knows neither version 2's
+// profiles nor RFC 9864's algorithms, and takes a realm's key for a point just
+// where the realm has no profile.
+func (p *CCAToken) ccatokenReads() bool {
+	for _, s := range []*CCASigned{&p.Realm.CCASigned, &p.Platform.CCASigned} {
+		if scheme := coseSchemes[s.Algorithm]; int64(scheme.alg) != s.Algorithm || s.wrapped {
+			return false
+		}
+	}
+	point := p.Realm.PublicKey[0] == 4
+	return p.Realm.Profile != ccaRealm2 && p.Platform.Profile != ccaPlatform2 && (p.Realm.Profile == "") == point
 }
 
 // collection writes the token as version 1 of the specification has it.
