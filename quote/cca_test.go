@@ -120,7 +120,7 @@ func ccatokens(t testing.TB) map[string][]byte {
 		for _, err := range []error{
 			p.SetImplID(bytes.Repeat([]byte{7}, 32)), p.SetInstID(append([]byte{1}, bytes.Repeat([]byte{8}, 32)...)),
 			p.SetConfig([]byte{1}), p.SetHashAlgID("sha-256"), p.SetSecurityLifeCycle(0x30FF),
-			p.SetSoftwareComponents([]psatoken.ISwComponent{&psatoken.SwComponent{MeasurementValue: ptr(sum[:]), SignerID: ptr(sum[:32]), Version: &version}}),
+			p.SetSoftwareComponents([]psatoken.ISwComponent{&psatoken.SwComponent{MeasurementValue: pointerTo(sum[:]), SignerID: pointerTo(sum[:32]), Version: &version}}),
 			r.SetChallenge(bytes.Repeat([]byte{0xAB}, 64)), r.SetPersonalizationValue(bytes.Repeat([]byte{9}, 64)), r.SetHashAlgID("sha-512"),
 			r.SetInitialMeasurement(sum[:]), r.SetExtensibleMeasurements([][]byte{sum[:], make([]byte, 64), sum[:], make([]byte, 64)}),
 			r.SetPubKeyHashAlgID("sha-512"), r.SetPubKey(key),
@@ -142,7 +142,7 @@ func ccatokens(t testing.TB) map[string][]byte {
 	return made
 }
 
-func ptr[T any](v T) *T { return &v }
+func pointerTo[T any](v T) *T { return &v }
 
 // TestCCAOfCcatoken: what ccatoken signs is verified, in SHA-512 too.
 func TestCCAOfCcatoken(t *testing.T) {
@@ -550,6 +550,7 @@ func TestCCAMalformed(t *testing.T) {
 		"a RIM of another size":     {edited(func(k *ccatest.Token) { k.Realm[44238] = make([]byte, 48) }), "cca-realm-initial-measurement: 48 bytes, expected 32 of sha-256"},
 		"a REM of no hash's size":   {edited(func(k *ccatest.Token) { k.Realm[44239].([][]byte)[0] = make([]byte, 20) }), "20 bytes, expected 32, 48 or 64"},
 		"another hash":              {edited(func(k *ccatest.Token) { k.Realm[44236] = "sha-1" }), `cca-realm-hash-algo-id: "sha-1", expected sha-256, sha-384 or sha-512`},
+		"a hash with a NUL":         {edited(func(k *ccatest.Token) { k.Realm[44236] = "sha-256\x00" }), "cca-realm-hash-algo-id: "},
 		"another hash of the key":   {edited(func(k *ccatest.Token) { k.Realm[44240] = "sha256" }), `cca-realm-public-key-hash-algo-id: "sha256"`},
 		"another realm profile":     {edited(func(k *ccatest.Token) { k.Realm[265] = "tag:arm.com,2030:realm#9" }), "unsupported quote"},
 		"another platform profile":  {edited(func(k *ccatest.Token) { k.Platform[265] = "http://arm.com/psa/2.0.0" }), `cca-platform-profile "http://arm.com/psa/2.0.0"`},
@@ -641,7 +642,9 @@ func TestCCAKeys(t *testing.T) {
 		"junk": []byte("junk"), "an RSA key": ccatest.SPKI(ccatest.DeviceKey().Public()), "a certificate": certPEM(newAuthority(t, "x").cert.Raw), "an empty set": []byte(`{"keys":[]}`), "an empty list": []byte(`[]`),
 		"a JWK of another type": []byte(`{"kty":"RSA"}`), "P-224": []byte(`{"kty":"EC","crv":"P-224"}`), "no base64url": []byte(`{"kty":"EC","crv":"P-384","x":"=","y":""}`),
 		"short": []byte(`{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}`), "off the curve": js(map[string]string{"kty": "EC", "crv": "P-256", "x": base64.RawURLEncoding.EncodeToString(make([]byte, 32)), "y": base64.RawURLEncoding.EncodeToString(make([]byte, 32))}),
-		"no JSON": []byte(`{`), "no hex": []byte(`[{"pkey":{},"instance-id":"x"}]`),
+		"an anchor of none": js([]any{map[string]any{"pkey": jwkOf(cpak, "")}}), "an anchor with a misspelling": js([]any{map[string]any{"pkey": jwkOf(cpak, ""), "instance_id": hex.EncodeToString(wrong)}}),
+		"an anchor without a key": js([]any{map[string]any{"instance-id": hex.EncodeToString(wrong)}}),
+		"no JSON":                 []byte(`{`), "no hex": []byte(`[{"pkey":{},"instance-id":"x"}]`),
 	} {
 		if q, err := quote.Open(data, quote.Options{CCAKey: bad}); err == nil || !strings.Contains(err.Error(), "the platform attestation key given: ") {
 			t.Errorf("%s: %v, %+v", name, err, q)
@@ -752,4 +755,43 @@ func sameAsCcatoken(t *testing.T, p *quote.CCAToken, ev *ccatoken.Evidence) {
 	if lifecycle, err := ev.PlatformClaims.GetSecurityLifeCycle(); err == nil && lifecycle != p.Platform.Lifecycle {
 		t.Errorf("lifecycle %#x, ccatoken reads %#x", p.Platform.Lifecycle, lifecycle)
 	}
+}
+
+// FuzzCCAKeys: whatever is given as keys, a token is trusted by the one that signed
+// it alone.
+func FuzzCCAKeys(f *testing.F) {
+	token := ccatest.New(rtmr.SHA256, nil)
+	data, cpak := token.Sign(), token.CPAK.Public().(*ecdsa.PublicKey)
+	f.Add(token.PEM())
+	f.Add(ccatest.SPKI(cpak))
+	f.Add(mustJSON(f, jwkOf(cpak, "x")))
+	f.Add(mustJSON(f, map[string]any{"keys": []any{jwkOf(cpak, "")}}))
+	f.Add(mustJSON(f, []any{map[string]any{"pkey": jwkOf(cpak, ""), "instance-id": hex.EncodeToString(token.Platform[256].([]byte))}}))
+	point := ccatest.Point(cpak)[1:]
+	f.Fuzz(func(t *testing.T, keys []byte) {
+		q, err := quote.Open(data, quote.Options{CCAKey: keys})
+		if err != nil {
+			readertest.CheckLine(t, err.Error(), 1<<10)
+			return
+		}
+		checkLines(t, q)
+		if link, _ := q.Link(quote.Chain); link.Status == quote.Verified && !holdsPoint(keys, point) {
+			t.Errorf("verified by %q", keys)
+		}
+	})
+}
+
+// holdsPoint reports whether a point's x stands in a file of keys, in any of the
+// encodings that they have.
+func holdsPoint(keys, point []byte) bool {
+	x := point[:len(point)/2]
+	if bytes.Contains(keys, x) || bytes.Contains(keys, []byte(base64.RawURLEncoding.EncodeToString(x))) {
+		return true
+	}
+	for block, rest := pem.Decode(keys); block != nil; block, rest = pem.Decode(rest) {
+		if bytes.Contains(block.Bytes, x) {
+			return true
+		}
+	}
+	return bytes.ContainsRune(keys, 0x5C) // escaped in JSON
 }

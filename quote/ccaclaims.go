@@ -69,19 +69,8 @@ func ueidClaim(name string, into *rtmr.Hex, optional bool) claim {
 	}, optional}
 }
 
-// hashClaim is the name of a hash algorithm in IANA's spelling (Named Information
-// Hash Algorithm Registry). virtCCA's may end in NUL.
-func hashClaim(name string, into *string, alg *rtmr.Alg) claim {
-	return claim{name: name, read: func(r *cborReader, name string) {
-		at := r.off
-		*into = strings.TrimRight(r.text(name), "\x00")
-		var ok bool
-		if *alg, ok = ccaHashes[*into]; r.err == nil && !ok {
-			r.fail(at, name, "%s, expected sha-256, sha-384 or sha-512", quoted(*into))
-		}
-	}}
-}
-
+// ccaHashes are hash algorithms in IANA's spelling (Named Information Hash
+// Algorithm Registry).
 var ccaHashes = map[string]rtmr.Alg{"sha-256": rtmr.SHA256, "sha-384": rtmr.SHA384, "sha-512": rtmr.SHA512}
 
 var ccaHashSizes = []int{32, 48, 64}
@@ -96,11 +85,11 @@ func (p *CCAToken) parseRealm(r *cborReader) error {
 		256:   ueidClaim("cca-realm-instance-id", &c.InstanceID, true),
 		265:   textClaim("cca-realm-profile", &c.Profile, true),
 		44235: bytesClaim("cca-realm-personalization-value", &c.PersonalizationV, false, 64),
-		44236: hashClaim("cca-realm-hash-algo-id", &c.HashAlgID, &c.Hash),
+		44236: textClaim("cca-realm-hash-algo-id", &c.HashAlgID, false),
 		44237: bytesClaim("cca-realm-public-key", &c.PublicKey, false),
 		44238: bytesClaim("cca-realm-initial-measurement", &c.RIM, false, ccaHashSizes...),
 		44239: {name: "cca-realm-extensible-measurements", read: c.readREM},
-		44240: hashClaim("cca-realm-public-key-hash-algo-id", &c.KeyHashAlgID, &c.KeyHash),
+		44240: textClaim("cca-realm-public-key-hash-algo-id", &c.KeyHashAlgID, false),
 		44243: numberClaim("cca-realm-mec-policy", &c.MECPolicy, 1),
 		44244: numberClaim("cca-realm-lfa-policy", &c.LFAPolicy, 1),
 		44257: bytesClaim("cca-realm-devices-token-hash", &c.DevicesTokenHash, true, ccaHashSizes...),
@@ -112,6 +101,21 @@ func (p *CCAToken) parseRealm(r *cborReader) error {
 	c.der = p.VirtCCA
 	if !p.VirtCCA && !slices.Contains([]string{"", ccaRealm1, ccaRealm2}, c.Profile) {
 		return fmt.Errorf("%w: offset %d: cca-realm-profile %s, expected none, %s or %s", ErrUnsupported, payload.base, quoted(c.Profile), ccaRealm1, ccaRealm2)
+	}
+	for _, alg := range []struct {
+		name string
+		id   *string
+		alg  *rtmr.Alg
+	}{
+		{"cca-realm-hash-algo-id", &c.HashAlgID, &c.Hash}, {"cca-realm-public-key-hash-algo-id", &c.KeyHashAlgID, &c.KeyHash},
+	} {
+		if p.VirtCCA {
+			*alg.id = strings.TrimRight(*alg.id, "\x00")
+		}
+		var ok bool
+		if *alg.alg, ok = ccaHashes[*alg.id]; !ok {
+			return fmt.Errorf("offset %d: %s: %s, expected sha-256, sha-384 or sha-512", payload.base, alg.name, quoted(*alg.id))
+		}
 	}
 	return c.checkSizes(payload.base)
 }

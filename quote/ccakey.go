@@ -47,7 +47,7 @@ func isVirtCCAKey(key []byte) bool {
 // pointKey reads a point 04 ‖ x ‖ y, whose size tells its curve.
 func pointKey(point []byte) (*ecdsa.PublicKey, error) {
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
-		if len(point) != 1+2*coordinateSize(curve) {
+		if len(point) != 1+2*ccaCoordinate(curve) {
 			continue
 		}
 		key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
@@ -59,7 +59,7 @@ func pointKey(point []byte) (*ecdsa.PublicKey, error) {
 	return nil, fmt.Errorf("a point of %d bytes, expected 65 (P-256), 97 (P-384) or 133 (P-521)", len(point))
 }
 
-func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
+func ccaCoordinate(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
 
 // coseKey reads a COSE_Key of the type EC2 (RFC 9052 §7, RFC 9053 §7.1).
 func coseKey(data []byte) (*ecdsa.PublicKey, error) {
@@ -109,7 +109,7 @@ var coseCurves = map[int64]elliptic.Curve{1: elliptic.P256(), 2: elliptic.P384()
 
 // coordinatesKey makes a key of a point's coordinates, which have the curve's size.
 func coordinatesKey(curve elliptic.Curve, x, y []byte) (*ecdsa.PublicKey, error) {
-	if size := coordinateSize(curve); len(x) != size || len(y) != size {
+	if size := ccaCoordinate(curve); len(x) != size || len(y) != size {
 		return nil, fmt.Errorf("x of %d and y of %d bytes, expected %d of %s", len(x), len(y), size, curve.Params().Name)
 	}
 	return pointKey(append(append([]byte{4}, x...), y...))
@@ -197,45 +197,64 @@ type ecJWK struct {
 
 // jsonCCAKeys reads keys in any of the JSON forms.
 func jsonCCAKeys(data []byte) ([]ccaKey, error) {
-	var list []struct {
-		Key            ecJWK    `json:"pkey"`
-		Implementation rtmr.Hex `json:"implementation-id"`
-		Instance       rtmr.Hex `json:"instance-id"`
+	if data[0] == '[' {
+		return trustAnchors(data)
 	}
 	var set struct {
 		Keys *[]ecJWK `json:"keys"`
 		ecJWK
 	}
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, fmt.Errorf("a JSON Web Key or a set: %s", rtmr.Escape(err.Error()))
+	}
+	if set.Keys == nil {
+		set.Keys = &[]ecJWK{set.ecJWK}
+	}
 	var keys []ccaKey
-	if data[0] == '[' {
-		if err := json.Unmarshal(data, &list); err != nil {
-			return nil, fmt.Errorf("a list of trust anchors: %s", rtmr.Escape(err.Error()))
+	for i, jwk := range *set.Keys {
+		key, err := jwk.parse()
+		if err != nil {
+			return nil, fmt.Errorf("JSON Web Key %d: %w", i, err)
 		}
-		for i, anchor := range list {
-			key, err := anchor.Key.parse()
-			if err != nil {
-				return nil, fmt.Errorf("trust anchor %d: %w", i, err)
-			}
-			key.instance, key.implementation = anchor.Instance, anchor.Implementation
-			keys = append(keys, key)
-		}
-	} else {
-		if err := json.Unmarshal(data, &set); err != nil {
-			return nil, fmt.Errorf("a JSON Web Key or a set: %s", rtmr.Escape(err.Error()))
-		}
-		if set.Keys == nil {
-			set.Keys = &[]ecJWK{set.ecJWK}
-		}
-		for i, jwk := range *set.Keys {
-			key, err := jwk.parse()
-			if err != nil {
-				return nil, fmt.Errorf("JSON Web Key %d: %w", i, err)
-			}
-			keys = append(keys, key)
-		}
+		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no key in the set")
+	}
+	return keys, nil
+}
+
+// trustAnchors reads a list of keys, each with the platform that it is of. What it
+// may be of is not left out for a name that is spelled in another way.
+func trustAnchors(data []byte) ([]ccaKey, error) {
+	var list []struct {
+		Key            json.RawMessage `json:"pkey"`
+		Implementation rtmr.Hex        `json:"implementation-id"`
+		Instance       rtmr.Hex        `json:"instance-id"`
+	}
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&list); err != nil {
+		return nil, fmt.Errorf("a list of trust anchors: %s", rtmr.Escape(err.Error()))
+	}
+	var keys []ccaKey
+	for i, anchor := range list {
+		var jwk ecJWK
+		if err := json.Unmarshal(anchor.Key, &jwk); err != nil {
+			return nil, fmt.Errorf("trust anchor %d: pkey: %s", i, rtmr.Escape(err.Error()))
+		}
+		key, err := jwk.parse()
+		if err != nil {
+			return nil, fmt.Errorf("trust anchor %d: %w", i, err)
+		}
+		if len(anchor.Instance) == 0 {
+			return nil, fmt.Errorf("trust anchor %d: no instance-id", i)
+		}
+		key.instance, key.implementation = anchor.Instance, anchor.Implementation
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no trust anchor in the list")
 	}
 	return keys, nil
 }

@@ -47,7 +47,7 @@ func VirtCCA1(values rtmr.Values) *Token {
 func VirtCCA2(values rtmr.Values) *Token {
 	token := New(rtmr.SHA256, values)
 	delete(token.Realm, Profile)
-	token.Platform[Profile] = "a profile of Huawei's"
+	token.Platform[Profile], token.Realm[HashAlg] = "a profile of Huawei's", "sha-256\x00"
 	token.Platform[Components] = []Claims{{1: "BL1\x00", 2: make([]byte, 32), 4: "1", 5: []byte{}, 6: "sha-256"}}
 	rak := Key(elliptic.P521(), "RAK")
 	token.RAK, token.CPAK = rak, Key(elliptic.P521(), "device")
