@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/elliptic"
 	"encoding/json"
 	"fmt"
@@ -99,6 +100,27 @@ func TestExplainCCA(t *testing.T) {
 		if len(search.Found) == 0 || search.Found[0].Register != "rem2" {
 			t.Errorf("%s: %s", alg, *report.Search)
 		}
+	}
+}
+
+// TestExplainVirtCCA: openEuler's kernel extends all of its list into the slot 1,
+// which is REM0 (security/integrity/ima/ima_virtcca.c, CVM_IMA_SLOT_IDX), and not
+// into the UEFI rule's REM2: that is found, and proven.
+func TestExplainVirtCCA(t *testing.T) {
+	realm, rem0 := ccatest.NewRealm(t, rtmr.SHA256), rtmr.MustParse("rem0")
+	values := realm.Booted
+	values.Set(rtmr.SHA256, rem0, ccatest.FoldIMA(crypto.SHA256, values[rtmr.SHA256][rem0], realm.IMA))
+	token := ccatest.VirtCCA2(values)
+	maker := ccatest.NewMaker(token.Device())
+	dir := files(t, map[string][]byte{"token": token.Sign(), "device": maker.Device.Raw, "roots": maker.Roots(), "ccel": realm.CCEL, "ima": realm.IMA})
+	report, status := verdictIn(t, dir, "explain", "--json", "--quote", "token", "--hardware", "device", "--virtcca-roots", "roots", "--at", "2025-06-01T00:00:00Z", "ccel", "ima")
+	if report.Verdict != "diverged" || status != 1 || report.Search == nil {
+		t.Fatalf("%s (%s)", report.Verdict, report.Text)
+	}
+	var search searchJSON
+	strictly(t, *report.Search, &search)
+	if len(search.Found) != 1 || search.Found[0].Kind != "register-column" || search.Found[0].Register != "rem0" || !search.Found[0].Proven {
+		t.Errorf("%s", *report.Search)
 	}
 }
 

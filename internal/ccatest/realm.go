@@ -12,9 +12,10 @@ import (
 
 // Realm is what a realm with firmware and IMA has logged, and its registers.
 type Realm struct {
-	CCEL   []byte // in its one bank, as edk2 writes it
-	IMA    []byte // the kernel's list, in SHA-1
-	Values rtmr.Values
+	CCEL   []byte      // in its one bank, as edk2 writes it
+	IMA    []byte      // the kernel's list, in SHA-1
+	Booted rtmr.Values // by the CC log alone
+	Values rtmr.Values // by both, IMA's in rem2
 }
 
 // NewRealm makes logs of real ones: the CC log has the events of a machine's TPM log
@@ -47,12 +48,13 @@ func NewRealm(t testing.TB, alg rtmr.Alg) Realm {
 		CCEL: append(testlogs.TCG2([]uint16{uint16(alg)}, events...), bytes.Repeat([]byte{0xFF}, 4096)...),
 		IMA:  testlogs.Read(t, testlogs.Fixture(t, "no-tpm-6.12", "ima.bin")),
 	}
-	rem[2] = FoldIMA(h, rem[2], r.IMA)
-	r.Values = rtmr.Values{}
+	r.Booted, r.Values = rtmr.Values{}, rtmr.Values{}
 	for i, value := range rem {
 		reg, _ := rtmr.Index(i).REM()
+		r.Booted.Set(alg, reg, value)
 		r.Values.Set(alg, reg, value)
 	}
+	r.Values.Set(alg, rtmr.MustParse("rem2"), FoldIMA(h, rem[2], r.IMA))
 	return r
 }
 
