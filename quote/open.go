@@ -32,6 +32,8 @@ var formats = []format{
 	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
 	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
+	{"a Secure Execution exchange file", isS390Exchange, openS390Exchange},
+	{"a Secure Execution request (ARCB), with its response in --s390-measurement and --s390-cuid", isS390Request, openS390Parts},
 	{"an Arm CCA or virtCCA token", isCCA, openCCA},
 	{"a token with its logs in JSON", isCCAEvidence, openCCAEvidence},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},

@@ -18,6 +18,7 @@
 package quote
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -39,6 +40,7 @@ const (
 	Azure    Kind = "azure"    // Azure's HCL report, alone or with its vTPM's quote
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
+	S390     Kind = "s390"     // the response of an IBM Z Secure Execution guest to an attestation request
 	CCA      Kind = "cca"      // an Arm CCA attestation token
 	VirtCCA  Kind = "virtcca"  // Huawei's virtCCA's, with the device's certificate beside it
 )
@@ -72,7 +74,10 @@ type Quote struct {
 type asked struct {
 	reportData rtmr.Hex // REPORT_DATA, 64 bytes
 	vmpl       uint32   // SNP's privilege level
+	field      string   // its name, if it is another than REPORT_DATA
 }
+
+func (a *asked) fieldName() string { return cmp.Or(a.field, "REPORT_DATA") }
 
 // Link is one link of the chain from hardware to registers.
 type Link struct {
@@ -143,7 +148,8 @@ type Options struct {
 
 	// Report is the hardware's, which stands for a software TPM's key and for the
 	// quote that is opened: an SEV-SNP report, whose certificate is in Hardware if
-	// not behind it, a TD quote, or a TDREPORT.
+	// not behind it, a TD quote, a TDREPORT, or a Secure Execution exchange file, whose
+	// key is in S390.
 	Report []byte
 	// AcceptSelfAsserted trusts a software TPM's quote without a report: its
 	// links stay SelfAsserted.
@@ -167,6 +173,9 @@ type Options struct {
 	// Expect is what registers have to be. Evidence that states no launch digest, and
 	// is MACed over it, is verified by that; all else takes no notice of it here.
 	Expect rtmr.Values
+
+	// S390 is what a Secure Execution guest's response is held against.
+	S390 S390Options
 
 	// Time is when certificates and collateral have to be valid; zero for now.
 	Time time.Time
@@ -217,6 +226,10 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"ek-cert", len(o.EKCert) > 0}, {"ek-roots", len(o.EKRoots) > 0}, {"activation", len(o.Activation) > 0},
 		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0}, {"report", len(o.Report) > 0},
 		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0}, {"snp-roots", len(o.SNPRoots) > 0},
+		{"s390-header", len(o.S390.Header) > 0}, {"s390-key", len(o.S390.Key) > 0}, {"s390-owner-key", len(o.S390.OwnerKey) > 0},
+		{"s390-hkd", len(o.S390.HostKeys) > 0}, {"s390-roots", len(o.S390.Roots) > 0},
+		{"s390-measurement", len(o.S390.Measurement) > 0}, {"s390-additional", len(o.S390.Additional) > 0},
+		{"s390-user-data", len(o.S390.UserData) > 0}, {"s390-cuid", len(o.S390.CUID) > 0},
 		{"cca-key", len(o.CCAKey) > 0}, {"virtcca-roots", len(o.VirtCCARoots) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {
@@ -230,7 +243,7 @@ func (o *Options) only(evidence string, flags ...string) error {
 func (o *Options) inner() Options {
 	return Options{
 		Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, SNPRoots: o.SNPRoots,
-		Time: o.Time, SkipSignature: o.SkipSignature,
+		Time: o.Time, SkipSignature: o.SkipSignature, S390: o.S390,
 	}
 }
 

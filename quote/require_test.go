@@ -60,3 +60,25 @@ func TestRequirementText(t *testing.T) {
 		}
 	}
 }
+
+// TestRequireAttributes: TDATTRIBUTES of a real quote, 0x40000000, bit by bit.
+func TestRequireAttributes(t *testing.T) {
+	real := realQuotes(t)[0]
+	if got := fact(open(t, real.data, quote.Options{Time: in2025}), "TDATTRIBUTES"); got != "0000004000000000" {
+		t.Fatalf("TDATTRIBUTES %s", got)
+	}
+	for text, want := range map[string]quote.Status{
+		"TDATTRIBUTES.DEBUG=0": quote.Verified, "TDATTRIBUTES.PKS=1": quote.Verified,
+		"TDATTRIBUTES.MIGRATABLE=1": quote.Failed, "TDATTRIBUTES.PERFMON=0": quote.Verified, "TDATTRIBUTES.ANY=0": quote.Missing,
+	} {
+		r, err := quote.ParseRequirement(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := open(t, real.data, quote.Options{Time: in2025})
+		q.Require(r)
+		if got, _ := q.Link(quote.Required); got.Status != want {
+			t.Errorf("%s: %+v, expected %s", text, got, want)
+		}
+	}
+}

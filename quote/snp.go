@@ -123,7 +123,7 @@ func snpQuote(data []byte, opts *Options) (*Quote, *SNPReport, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	q := &Quote{Kind: SNP, Version: int(p.Version), Values: rtmr.Values{rtmr.SHA384: {rtmr.Launch: p.Measurement}}, Facts: p.facts(), asked: asked{p.ReportData, p.VMPL}}
+	q := &Quote{Kind: SNP, Version: int(p.Version), Values: rtmr.Values{rtmr.SHA384: {rtmr.Launch: p.Measurement}}, Facts: p.facts(), asked: asked{reportData: p.ReportData, vmpl: p.VMPL}}
 	q.Links = []Link{p.signature(data, certs), p.chain(certs, roots, opts.now()), p.policy()}
 	return q, p, nil
 }

@@ -59,7 +59,7 @@ func (a *tpmAttest) binding(key *tpmKey) []byte {
 
 // openSoft opens a quote that softAttest recognised.
 func openSoft(a *tpmAttest, opts *Options) (*Quote, error) {
-	if err := opts.only("a software TPM's quote", "signature", "key", "report", "hardware", "collateral", "tdx-roots", "snp-roots"); err != nil {
+	if err := opts.only("a software TPM's quote", append([]string{"signature", "key", "report", "hardware", "collateral", "tdx-roots", "snp-roots"}, s390Flags...)...); err != nil {
 		return nil, err
 	}
 	if len(opts.Report) == 0 {
@@ -80,8 +80,8 @@ func openSoft(a *tpmAttest, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the report: %w", err)
 	}
-	if report.Kind != SNP && report.Kind != TDX && report.Kind != TDReport {
-		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report, a TD quote or a TDREPORT", ErrUnsupported, report.Kind)
+	if report.Kind != SNP && report.Kind != TDX && report.Kind != TDReport && report.Kind != S390 {
+		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file", ErrUnsupported, report.Kind)
 	}
 	q.standFor(report, a, key, opts.Expect)
 	return q, nil
@@ -121,16 +121,16 @@ func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey, expected rtmr
 func (q *Quote) binds(a *tpmAttest, key *tpmKey) Link {
 	switch {
 	case key == nil:
-		return Link{Binding, Missing, "no key was given (--key), whose name REPORT_DATA is a hash over"}
+		return Link{Binding, Missing, fmt.Sprintf("no key was given (--key), whose name %s is a hash over", q.fieldName())}
 	case key.name == nil:
-		return Link{Binding, Missing, "the key was given without its attributes, and REPORT_DATA is a hash over its name: expected TPM2B_PUBLIC or TPMT_PUBLIC"}
+		return Link{Binding, Missing, fmt.Sprintf("the key was given without its attributes, and %s is a hash over its name: expected TPM2B_PUBLIC or TPMT_PUBLIC", q.fieldName())}
 	}
 	want := rtmr.Hex(a.binding(key))
 	switch {
 	case !bytes.Equal(want, q.reportData):
-		return Link{Binding, Failed, fmt.Sprintf("REPORT_DATA is %s, expected the binding of nonce, key and quote, %s", q.reportData, want)}
+		return Link{Binding, Failed, fmt.Sprintf("%s is %s, expected the binding of nonce, key and quote, %s", q.fieldName(), q.reportData, want)}
 	case q.vmpl != 0:
 		return Link{Binding, Failed, fmt.Sprintf("VMPL is %d, expected 0: what has a higher level than who asked could change the registers", q.vmpl)}
 	}
-	return Link{Binding, Verified, "REPORT_DATA is the binding of the quote's nonce, the key's name and the quote"}
+	return Link{Binding, Verified, q.fieldName() + " is the binding of the quote's nonce, the key's name and the quote"}
 }

@@ -242,6 +242,30 @@ func (b *TDXBody) facts() []Fact {
 		if f.value != nil {
 			facts = append(facts, Fact{f.name, f.value.String()})
 		}
+		if f.name == "TDATTRIBUTES" {
+			facts = append(facts, attributeFacts(f.value)...)
+		}
+	}
+	return facts
+}
+
+// tdAttributes are the bits of TDATTRIBUTES (TDX Module ABI Specification, ATTRIBUTES
+// Definition; Linux, arch/x86/include/asm/shared/tdx.h).
+var tdAttributes = []struct {
+	bit  int
+	name string
+}{
+	{0, "DEBUG"}, {4, "HGS_PLUS_PROF"}, {5, "PERF_PROF"}, {6, "PMT_PROF"}, {16, "ICSSD"}, {27, "LASS"},
+	{28, "SEPT_VE_DISABLE"}, {29, "MIGRATABLE"}, {30, "PKS"}, {31, "KL"}, {62, "TPA"}, {63, "PERFMON"},
+}
+
+func attributeFacts(attributes []byte) (facts []Fact) {
+	if len(attributes) != 8 {
+		return nil
+	}
+	value := binary.LittleEndian.Uint64(attributes)
+	for _, a := range tdAttributes {
+		facts = append(facts, Fact{"TDATTRIBUTES." + a.name, fmt.Sprint(value >> a.bit & 1)})
 	}
 	return facts
 }

@@ -16,7 +16,7 @@ const (
 	KindNone   Kind = iota
 	KindMRTD        // TDX: the TD's build-time measurement
 	KindRIM         // Arm CCA: the realm's initial measurement
-	KindLaunch      // SEV, SEV-SNP: the launch digest, an SNP report's MEASUREMENT
+	KindLaunch      // SEV, SEV-SNP: the launch digest, an SNP report's MEASUREMENT; s390: PLD
 	KindPCR         // TPM: platform configuration registers 0..23
 	KindRTMR        // TDX: run-time measurement registers 0..3
 	KindREM         // Arm CCA: realm extensible measurements 0..3
@@ -49,7 +49,8 @@ var (
 	MRTD = Register{kind: KindMRTD}
 	RIM  = Register{kind: KindRIM}
 	// Launch is SHA-384 over what SEV-SNP's firmware was told to measure (56860,
-	// SNP_LAUNCH_UPDATE), and SHA-256 in SEV and SEV-ES (55766, LAUNCH_MEASURE).
+	// SNP_LAUNCH_UPDATE), and SHA-256 in SEV and SEV-ES (55766, LAUNCH_MEASURE); and
+	// SHA-512 over the pages of a Secure Execution image, its header's PLD.
 	Launch = Register{kind: KindLaunch}
 )
 

@@ -29,12 +29,14 @@ type evidenceFlags struct {
 	acceptSelfAsserted              bool
 	ccaKey, virtCCARoots            string
 
+	s390 s390Flags
+
 	alone bool // the quote was the only argument, and has to be a bundle
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, an evidence bundle, recognised by content; - is standard input")
+	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, Secure Execution, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, an evidence bundle, recognised by content; - is standard input")
 	flags.StringVar(&f.values, "values", "", "register values: those of a TPM's quote, or alone, where there is no quote (JSON, what tpm2_pcrread prints or writes, or the files pcr-sha256/* of sysfs with their paths)")
 	flags.StringVar(&f.nonce, "nonce", "", "the nonce that was sent, in hexadecimal")
 	flags.StringVar(&f.signature, "signature", "", "a TPM quote's signature (TPMT_SIGNATURE)")
@@ -43,7 +45,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
-	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote or a TDREPORT")
+	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file")
 	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK certificate; or for the TDREPORT in one, a TD quote")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
@@ -57,6 +59,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
+	f.s390.register(flags)
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
 
@@ -73,7 +76,8 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	return []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ccaKey, f.virtCCARoots}
+	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ccaKey, f.virtCCARoots}
+	return append(own, f.s390.files()...)
 }
 
 // open reads and checks the evidence, and what is expected of it.
@@ -90,6 +94,9 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 		return nil, nil, err
 	}
 	if opts.Expect, err = f.expected(); err != nil {
+		return nil, nil, err
+	}
+	if err := expectHeader(opts.Expect, opts.S390.Header); err != nil {
 		return nil, nil, err
 	}
 	q, err := f.openPlaced(opts)
@@ -208,6 +215,9 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 			return o, fmt.Errorf("--collateral %s: a file, expected a folder", f.collateral)
 		}
 		o.Collateral = os.DirFS(f.collateral)
+	}
+	if err := f.s390.read(&o.S390); err != nil {
+		return o, err
 	}
 	o.SkipSignature, o.AcceptSelfAsserted = f.skipSignature, f.acceptSelfAsserted
 	return o, nil

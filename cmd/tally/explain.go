@@ -126,17 +126,14 @@ func (c *investigation) explain(ctx context.Context, report *verdictReport, f *e
 	return nil
 }
 
-// placed returns the quoted values, as far as they are known.
+// placed returns the quoted values of the registers that logs extend, as far as they
+// are known.
 func (r *verdictReport) placed() rtmr.Values {
 	values := rtmr.Values{}
 	for _, o := range r.Registers {
-		if o.Quoted == nil {
-			continue
+		if o.Quoted != nil && !o.Register.Static() {
+			values.Set(o.Alg, o.Register, o.Quoted)
 		}
-		if values[o.Alg] == nil {
-			values[o.Alg] = map[rtmr.Register]rtmr.Hex{}
-		}
-		values[o.Alg][o.Register] = o.Quoted
 	}
 	return values
 }
@@ -231,6 +228,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 			// It is by the same key. What stands for that, or was accepted in its
 			// place, stands for an older quote by it; a report of its own it needs not.
 			own.report, own.hardware, own.collateral, own.tdxRoots, own.snpRoots = "", "", "", "", ""
+			own.s390 = s390Flags{}
 			own.acceptSelfAsserted = c.quote.Trusted()
 		}
 		if len(parts) > 1 {

@@ -44,7 +44,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newShow(), newReplay(), newReconcile(), newExplain(), newUnpack(), newConvert(), newDiff(), newDemo(), newMan())
+	root.AddCommand(newShow(), newReplay(), newReconcile(), newExplain(), newUnpack(), newConvert(), newDiff(), newDemo(), newMan(), newMeasure())
 	return root
 }
 

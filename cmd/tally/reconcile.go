@@ -36,7 +36,8 @@ Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
   tally reconcile --quote quote.bin --nonce 00112233 ccel.bin ima.bin
   tally reconcile --quote attest.bin --signature sig.bin --key ak.pem --values pcrs.txt boot.bin ima.bin
   tally reconcile --quote quote.msg --signature quote.sig --hcl hcl_report.bin --hardware vcek.pem boot.bin
-  tally reconcile --quote soft.attest --signature soft.sig --key soft.pub --report snp.bin --hardware vcek.pem ima.bin`,
+  tally reconcile --quote soft.attest --signature soft.sig --key soft.pub --report snp.bin --hardware vcek.pem ima.bin
+  tally reconcile --quote response.bin --s390-header hdr.bin --s390-key arpk.bin`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkGiven(cmd); err != nil {
 				return err

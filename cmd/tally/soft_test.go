@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/proto/sevsnp"
@@ -21,7 +23,19 @@ import (
 	"tallystick/rtmr"
 )
 
-func init() { scriptCommands["softquote"] = softquote }
+func init() {
+	scriptCommands["softquote"] = softquote
+	scriptCommands["double"] = double
+}
+
+// double writes to its third argument the IMA list that is its first, with the entry
+// that is its second twice.
+func double(ts *testscript.TestScript, neg bool, args []string) {
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	entries := records([]byte(ts.ReadFile(args[0])))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), bytes.Join(slices.Insert(entries, at, entries[at]), nil), 0o666))
+}
 
 // softLaunch is the launch digest in the reports.
 var softLaunch = bytes.Repeat([]byte{0xA5}, 48)
