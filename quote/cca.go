@@ -229,7 +229,7 @@ func openCCA(data []byte, opts *Options) (*Quote, error) {
 
 // quote is what the token says.
 func (p *CCAToken) quote(kind Kind) *Quote {
-	q := &Quote{Kind: kind, Values: p.Realm.values(), Facts: p.facts()}
+	q := &Quote{Kind: kind, Values: p.Realm.values(), Facts: p.facts(), asked: asked{reportData: p.Realm.Challenge, field: "cca-realm-challenge"}}
 	if n := len(p.Unread); n > 0 {
 		const most = 8
 		more := ""

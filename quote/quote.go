@@ -148,8 +148,8 @@ type Options struct {
 
 	// Report is the hardware's, which stands for a software TPM's key and for the
 	// quote that is opened: an SEV-SNP report, whose certificate is in Hardware if
-	// not behind it, a TD quote, a TDREPORT, or a Secure Execution exchange file, whose
-	// key is in S390.
+	// not behind it, a TD quote, a TDREPORT, a Secure Execution exchange file, whose
+	// key is in S390, or a realm's token, whose keys are in CCAKey or VirtCCARoots.
 	Report []byte
 	// AcceptSelfAsserted trusts a software TPM's quote without a report: its
 	// links stay SelfAsserted.
@@ -244,6 +244,7 @@ func (o *Options) inner() Options {
 	return Options{
 		Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, SNPRoots: o.SNPRoots,
 		Time: o.Time, SkipSignature: o.SkipSignature, S390: o.S390,
+		CCAKey: o.CCAKey, VirtCCARoots: o.VirtCCARoots,
 	}
 }
 

@@ -176,6 +176,49 @@ func TestVirtCCAEvidence(t *testing.T) {
 	}
 }
 
+// TestSoftInRealm: a realm's token stands for a software TPM's quote by its
+// challenge, Arm's and virtCCA's, and for no other.
+func TestSoftInRealm(t *testing.T) {
+	soft, other := softQuote(t), softQuote(t)
+	bound, another := soft.ReportData(), other.ReportData()
+	for name, c := range map[string]struct {
+		token     *ccatest.Token
+		challenge []byte
+		edit      func(o *quote.Options)
+		chain     quote.Status
+		trusted   bool
+	}{
+		"Arm's":             {ccatest.New(rtmr.SHA512, nil), bound[:], nil, quote.Verified, true},
+		"virtCCA's":         {ccatest.VirtCCA2(nil), bound[:], nil, quote.Verified, true},
+		"another quote's":   {ccatest.New(rtmr.SHA256, nil), another[:], nil, quote.Failed, false},
+		"without its key":   {ccatest.New(rtmr.SHA256, nil), bound[:], func(o *quote.Options) { o.CCAKey = nil }, quote.Verified, false},
+		"without its roots": {ccatest.VirtCCA2(nil), bound[:], func(o *quote.Options) { o.VirtCCARoots = nil }, quote.Verified, false},
+	} {
+		c.token.Realm[ccatest.Challenge] = c.challenge
+		opts := softOptions(soft, nil)
+		opts.Report, opts.Time = c.token.Sign(), in2025
+		kind := quote.CCA
+		if name == "virtCCA's" || name == "without its roots" {
+			m := ccatest.NewMaker(c.token.Device())
+			opts.Hardware, opts.VirtCCARoots, kind = m.Device.Raw, m.Roots(), quote.VirtCCA
+		} else {
+			opts.CCAKey = c.token.PEM()
+		}
+		if c.edit != nil {
+			c.edit(&opts)
+		}
+		q := open(t, soft.Attest, opts)
+		if q.Trusted() != c.trusted || q.Inside == nil || q.Inside.Kind != kind {
+			t.Fatalf("%s: %+v, %+v", name, q.Links, q.Inside)
+		}
+		status(t, q, quote.Chain, c.chain, "report")
+		status(t, q.Inside, quote.Binding, c.chain, "cca-realm-challenge is ")
+		if _, ok := q.Inside.Link(quote.Nonce); ok || !strings.Contains(strings.Join(q.Warnings, " "), "nothing is held here against the report's rim (--expect)") || factNamed(q.Inside, "rem3") == "" {
+			t.Errorf("%s: %q, %v", name, q.Warnings, q.Inside.Facts)
+		}
+	}
+}
+
 // TestVirtCCACorpus: a real token. Its device's certificate is not in the corpus, so
 // its chain and binding are Missing. (With that certificate, which its publisher has
 // in the same file, and Huawei's, both verify.)
