@@ -29,7 +29,7 @@ func parseHead(line []byte) (h head, fault *asciiFault) {
 	rest := bytes.TrimLeft(line, " ") // "%2d" pads the PCR
 	pcr, rest, _ := bytes.Cut(rest, []byte(" "))
 	n, err := strconv.ParseUint(string(pcr[:min(len(pcr), 3)]), 10, 8)
-	if err != nil || n > maxColumn || len(pcr) > 2 {
+	if err != nil || n > MaxColumn || len(pcr) > 2 {
 		return h, &asciiFault{0, "PCR index", fmt.Errorf("%s, expected 0 to 63", quoted(pcr))}
 	}
 	h.pcr = uint32(n)

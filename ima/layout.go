@@ -11,9 +11,9 @@ const (
 	maxName = 4096     // a template's name; custom formats reach some 100 bytes
 	maxData = 16 << 20 // an entry's template data; signatures and buffers reach some 100 KB
 	maxPCR  = rtmr.NumPCRs - 1
-	// maxColumn is the largest PCR that a policy's rule may name (ima_policy.c,
+	// MaxColumn is the largest PCR that a policy's rule may name (ima_policy.c,
 	// INVALID_PCR). Above maxPCR no TPM has one, and the kernel extends nothing.
-	maxColumn = 63
+	MaxColumn = 63
 )
 
 // Layout is what a list does not say of itself and its content shows: the
@@ -115,7 +115,7 @@ func (l layout) parse(b []byte, e *Entry) (n int, f *fault) {
 		return 0, nil
 	}
 	e.pcr = l.order.uint32(b)
-	if e.pcr > maxColumn {
+	if e.pcr > MaxColumn {
 		return 0, &fault{0, "PCR index", uint64(e.pcr), "0 to 63"}
 	}
 	nameLen := l.order.uint32(b[nameAt-4:])

@@ -93,10 +93,10 @@ func (p *Profile) register(column uint32) (rtmr.Register, error) {
 	if r, ok := rtmr.PCR(column).Register(); ok {
 		return r, nil
 	}
-	if column <= maxColumn {
+	if column <= MaxColumn {
 		return rtmr.Register{}, nil
 	}
-	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, maxColumn)
+	return rtmr.Register{}, fmt.Errorf("%d, expected 0 to %d", column, MaxColumn)
 }
 
 // extended returns what was extended for an entry into a bank, or nil where

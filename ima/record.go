@@ -18,6 +18,9 @@ func (l Layout) ParseRecord(b []byte, e *Entry) (n int, err error) {
 	return n, nil
 }
 
+// Column is the list's PCR column: a PCR, or with the profile rtmr-column an RTMR's index.
+func (e *Entry) Column() uint32 { return e.pcr }
+
 // Register returns the register of the list's PCR column; ok is false above PCR 23,
 // where the entry extended nothing.
 func (e *Entry) Register() (r rtmr.Register, ok bool) { return rtmr.PCR(e.pcr).Register() }

@@ -2,6 +2,7 @@ package quote
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"slices"
@@ -70,13 +71,18 @@ func (r Requirement) met(value string) (bool, error) {
 	want, wantsNumber := number(r.Value)
 	switch {
 	case r.Operator == "=" && isNumber && wantsNumber:
-		return have == want || strings.EqualFold(value, r.Value), nil
+		return have == want, nil
 	case r.Operator == "=":
-		return strings.EqualFold(value, r.Value), nil
+		return value == r.Value || isHex(value) && strings.EqualFold(value, r.Value), nil
 	case !isNumber:
 		return false, fmt.Errorf("%s is %s, which is no number", r.Field, value)
 	}
 	return slices.Contains([]int{0, map[string]int{">=": 1, "<=": -1}[r.Operator]}, cmp.Compare(have, want)), nil
+}
+
+func isHex(text string) bool {
+	_, err := hex.DecodeString(text)
+	return err == nil
 }
 
 // number reads decimal digits, or hexadecimal ones behind 0x. Digits alone that begin

@@ -38,8 +38,8 @@ func TestRequire(t *testing.T) {
 
 // TestRequireInside: a field of the report inside counts as the evidence's own.
 func TestRequireInside(t *testing.T) {
-	q := &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "3"}}, Inside: &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "2"}, {Name: "VMPL", Value: "0"}}}}
-	for text, want := range map[string]quote.Status{"SVN>=2": quote.Verified, "SVN>=3": quote.Failed, "VMPL=0": quote.Verified} {
+	q := &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "3"}, {Name: "NAME", Value: "Guest"}, {Name: "ID", Value: "c0ffee"}}, Inside: &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "2"}, {Name: "VMPL", Value: "0"}}}}
+	for text, want := range map[string]quote.Status{"NAME=Guest": quote.Verified, "NAME=guest": quote.Failed, "ID=c0FFee": quote.Verified, "SVN>=2": quote.Verified, "SVN>=3": quote.Failed, "VMPL=0": quote.Verified} {
 		r, err := quote.ParseRequirement(text)
 		if err != nil {
 			t.Fatal(err)

@@ -97,7 +97,10 @@ type searchReport struct {
 // explain searches for what explains the registers that part, and puts it into
 // the report.
 func (c *investigation) explain(ctx context.Context, report *verdictReport, f *explainFlags) error {
-	if !slices.ContainsFunc(report.Registers, func(r registerReport) bool { return r.Status == replay.Mismatch || r.Status == replay.Unlogged }) {
+	parts := func(r registerReport) bool {
+		return (r.Status == replay.Mismatch || r.Status == replay.Unlogged) && !r.Register.Static() // no entry explains those
+	}
+	if !slices.ContainsFunc(report.Registers, parts) {
 		return nil
 	}
 	opts := replay.SearchOptions{MaxEdits: f.maxEdits, Budget: f.budget}

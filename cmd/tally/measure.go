@@ -37,6 +37,7 @@ func newMeasure() *cobra.Command {
 		newMeasureSNP(),
 		newMeasureSEV(),
 		newMeasureS390(),
+		newMeasureTDX(),
 	)
 	return cmd
 }

@@ -191,7 +191,7 @@ func (r *verdictReport) printFindings(w io.Writer) {
 			texts = append(texts, text)
 		}
 		registers[text] = append(registers[text], o.Alg.String()+":"+o.Register.String())
-		searchable = searchable || o.Status == replay.Mismatch
+		searchable = searchable || o.Status == replay.Mismatch && !o.Register.Static()
 	}
 	if len(texts)+len(r.Findings) > 0 {
 		fmt.Fprintln(w, "\nFindings")

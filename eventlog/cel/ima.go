@@ -177,3 +177,10 @@ func (c imaTLV) detail() string {
 	}
 	return strings.Join(fields, " ")
 }
+
+// ofNoPCR reports whether it is IMA's entry of a PCR that a policy may name and no TPM
+// has: the kernel extended nothing.
+func (e *Entry) ofNoPCR() bool {
+	_, isIMA := e.Inner().(*ima.Entry)
+	return isIMA && e.Index.Kind == PCRIndex && e.Index.Number >= rtmr.NumPCRs && e.Index.Number <= ima.MaxColumn
+}

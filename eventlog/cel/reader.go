@@ -315,7 +315,7 @@ func (r *Reader) setContent(t ContentType, n node) error {
 // finish finds the record's register and number when all else is read.
 func (r *Reader) finish() error {
 	e := &r.entry
-	measured := !e.content.unmeasured()
+	measured := !e.content.unmeasured() && !e.ofNoPCR()
 	if realm, known := realmByDigests(e.Digests); known && e.Index.Kind == CCIndex {
 		r.realm = realm
 	}

@@ -210,6 +210,8 @@ func indexOf(m rtmr.Measurement) (Index, error) {
 		return e.Index, nil
 	case *eventlog.Event:
 		return Index{PCRIndex, e.MRIndex}, nil
+	case *ima.Entry:
+		return Index{PCRIndex, e.Column()}, nil
 	}
 	if m.NoAction { // as SP 800-155 events have it
 		return Index{PCRIndex, math.MaxUint32}, nil

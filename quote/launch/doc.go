@@ -31,4 +31,10 @@
 // What the guest has when it runs, and is not in this, is not measured: ACPI
 // tables, the devices, the UEFI variables of a second flash, all that comes from a
 // disk.
+//
+// # TDX
+//
+// [TDX] gives a TD's MRTD, by the rules of its own VMMs ([TDXHost]), and its run-time
+// registers as far as they follow from files: docs/measure.md says what does.
+// [TDVF] is the image, [PE] a kernel or a loader.
 package launch
