@@ -413,6 +413,7 @@ func TestCCAForged(t *testing.T) {
 		"a key for another algorithm": {resign(func(k *ccatest.Token) { k.SetKey(keyWith(k, 3, -7)) }), "signature=failed"},
 		"a key off the curve":         {resign(func(k *ccatest.Token) { k.SetKey(keyWith(k, -3, make([]byte, 48))) }), "signature=failed"},
 		"a key of a short x":          {resign(func(k *ccatest.Token) { k.SetKey(keyWith(k, -2, make([]byte, 47))) }), "signature=failed"},
+		"a key on a named curve":      {resign(func(k *ccatest.Token) { k.SetKey(keyWith(k, -1, "P-384")) }), "signature=failed"}, // go-cose panics at it
 		"a symmetric key":             {resign(func(k *ccatest.Token) { k.SetKey(ccatest.Encode(map[int]any{1: 4, -1: make([]byte, 32)})) }), "signature=failed"},
 		"an empty key":                {resign(func(k *ccatest.Token) { k.SetKey([]byte{}) }), "signature=failed"},
 		"a point, by a profile":       {resign(func(k *ccatest.Token) { k.SetKey(ccatest.Point(k.RAK.Public().(*ecdsa.PublicKey))) }), "signature=failed"},
@@ -687,7 +688,7 @@ func TestCCAOptions(t *testing.T) {
 }
 
 // FuzzParseCCA: what is parsed is well-formed CBOR, and what ccatoken reads of it
-// is what is read here; it panics at nothing that is.
+// is what is read here; it panics at nothing of which it is asked.
 func FuzzParseCCA(f *testing.F) {
 	for _, token := range []*ccatest.Token{ccatest.New(rtmr.SHA256, nil), ccatest.New(rtmr.SHA512, nil).Legacy(), ccatest.New(rtmr.SHA384, nil).Version2()} {
 		realm, platform := token.Messages()
@@ -708,18 +709,35 @@ func FuzzParseCCA(f *testing.F) {
 			readertest.CheckLine(t, err.Error(), 1<<10)
 		}
 		ev := &ccatoken.Evidence{}
-		if decoded := ev.UnmarshalCBOR(data); decoded == nil {
-			ev.Validate()
-			ev.Verify(ccatest.New(rtmr.SHA256, nil).CPAK.Public())
-		}
+		decoded := ev.UnmarshalCBOR(data)
 		if err != nil {
 			return
 		}
-		for _, part := range [][]byte{data, p.Realm.Payload} {
-			var whole any
-			if rest, err := strict.UnmarshalFirst(part, &whole); err != nil || len(bytes.Trim(rest, "\x00")) > 0 {
-				t.Fatalf("parsed, and the CBOR is malformed: %v", err)
+		// What ccatoken is asked of here has a key that was read: go-cose panics at a
+		// COSE_Key whose curve is no integer (v1.3.0-rc.1, Key.UnmarshalCBOR).
+		if q, err := quote.Open(data, quote.Options{}); decoded == nil && err == nil && !strings.HasPrefix(q.Links[0].Text, "the realm token's key: ") {
+			ev.Validate()
+			ev.Verify(ccatest.New(rtmr.SHA256, nil).CPAK.Public())
+		}
+		// Well-formed, and no label twice; the tags that no claim has may say what they will.
+		var whole, payload cbor.RawMessage
+		rest, err := strict.UnmarshalFirst(data, &whole)
+		if err != nil || len(bytes.Trim(rest, "\x00")) > 0 {
+			t.Fatalf("parsed, and the CBOR is malformed: %v", err)
+		}
+		if err := strict.Unmarshal(p.Realm.Payload, &payload); err != nil {
+			t.Fatalf("parsed, and the realm's claims are malformed: %v", err)
+		}
+		if payload[0]>>5 == 2 {
+			var wrapped []byte
+			if err := strict.Unmarshal(payload, &wrapped); err != nil {
+				t.Fatal(err)
 			}
+			payload = wrapped
+		}
+		claims := map[any]cbor.RawMessage{}
+		if err := strict.Unmarshal(payload, &claims); err != nil {
+			t.Fatalf("parsed, and the realm's claims are malformed: %v", err)
 		}
 		if ev.RealmClaims != nil && !p.VirtCCA {
 			sameAsCcatoken(t, p, ev)
@@ -743,8 +761,9 @@ func sameAsCcatoken(t *testing.T, p *quote.CCAToken, ev *ccatoken.Evidence) {
 	}
 	challenge, err := ev.RealmClaims.GetChallenge()
 	same("challenge", p.Realm.Challenge, challenge, err)
-	key, err := ev.RealmClaims.GetPubKey()
-	same("key", p.Realm.PublicKey, key, err)
+	if key := ev.RealmClaims.(*ccarealm.Claims).PublicKey; key != nil {
+		same("key", p.Realm.PublicKey, *key, nil)
+	}
 	if p.Platform == nil {
 		t.Fatal("no platform token, and ccatoken has one")
 	}

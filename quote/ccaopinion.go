@@ -11,7 +11,8 @@ import (
 // secondOpinion asks ccatoken to verify a token of which every link holds: a
 // refusal of its makes the chain Failed. It is asked in the form that it reads, a
 // collection with the tag 399 of tagged messages in bytes, whose signatures are
-// the same. It is not asked of what it cannot read.
+// the same. It is not asked of what it cannot read, nor of a realm whose key was not
+// read here: go-cose panics at a COSE_Key whose curve is no integer (v1.3.0-rc.1).
 func (p *CCAToken) secondOpinion(chain Link, cpak *ccaKey) Link {
 	if !p.ccatokenReads() {
 		return chain
