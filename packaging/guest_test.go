@@ -14,14 +14,19 @@ import (
 )
 
 // load has the kernel measure new programs, and applications extend a register,
-// until it is stopped.
-func (s *system) load(register string) (stop func() (apps int)) {
+// until it is stopped. A request that fails is made again, so often as it may be tried.
+func (s *system) load(register string, tries int) (stop func() (apps int)) {
 	s.Put("/root/load", []byte(`#!/bin/sh
 i=0
 while [ ! -e /run/stop ]; do
 	i=$((i + 1))
 	printf '#!/bin/sh\n# %s\n' $i >/root/p$i; chmod +x /root/p$i; /root/p$i
-	tallyd extend --register `+register+` --type load --key key-$i --file /root/p$i || exit 1
+	n=0
+	until tallyd extend --register `+register+` --type load --key key-$i --file /root/p$i; do
+		n=$((n + 1))
+		[ $n -lt `+strconv.Itoa(tries)+` ] || exit 1
+		sleep 0.1
+	done
 	echo $i >/run/extended
 done
 `))
@@ -53,7 +58,7 @@ func TestPackageInGuest(t *testing.T) {
 	s.watchdog()
 	s.sleeps()
 
-	stop := s.load("rtmr3")
+	stop := s.load("rtmr3", 1)
 	s.until("the load runs", func() bool { _, err := s.Read("/run/extended"); return err == nil })
 	before := s.property("tallyd.service", "MainPID")
 	s.Run("dpkg", "-i", "/root/b.deb")
@@ -312,7 +317,7 @@ func TestGuarded(t *testing.T) {
 	s.check()
 
 	const handed = "executing the one that armed it"
-	stop := s.load("pcr23")
+	stop := s.load("pcr23", 600) // one is on its way when the service is killed
 	s.until("the load runs", func() bool { _, err := s.Read("/run/extended"); return err == nil })
 	s.Run("dpkg", "-i", "/root/b.deb")
 	s.kill9()

@@ -41,6 +41,7 @@ const (
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
 	S390     Kind = "s390"     // the response of an IBM Z Secure Execution guest to an attestation request
+	EAR      Kind = "ear"      // an attestation result: registers and a judgement that another verifier signed
 	CCA      Kind = "cca"      // an Arm CCA attestation token
 	VirtCCA  Kind = "virtcca"  // Huawei's virtCCA's, with the device's certificate beside it
 )
@@ -68,6 +69,7 @@ type Quote struct {
 
 	asked                    // of a hardware's report
 	acceptsSelfAsserted bool // Options.AcceptSelfAsserted
+	acceptsWarned       bool // Options.EARAcceptWarning
 }
 
 // asked is who asked the hardware for a report, and for what.
@@ -100,12 +102,13 @@ const (
 // Status is what came of checking a link.
 type Status string
 
-// The statuses. A quote with a Failed, Missing or SelfAsserted link is not trusted.
+// The statuses. A quote with a Failed, Missing, SelfAsserted or Warned link is not trusted.
 const (
 	Verified     Status = "verified"
 	Failed       Status = "failed"
 	Missing      Status = "missing"       // what the check needs is not there, and nothing holds without it
 	SelfAsserted Status = "self-asserted" // a software TPM's key that no hardware stands for
+	Warned       Status = "warning"       // another verifier has doubts, and it is for the caller to decide
 	NotChecked   Status = "not-checked"   // nothing was given to check it with; the rest holds without
 	Skipped      Status = "skipped"       // Options.SkipSignature
 )
@@ -182,13 +185,19 @@ type Options struct {
 	// SkipSignature lets an unsigned or wrongly signed quote pass: the links
 	// signature, chain and collateral become Skipped where they did not verify.
 	SkipSignature bool
+
+	// EARKey is what another verifier signs its results with: a public key or a
+	// certificate in PEM or DER, a JWK or a JWK set. It is trusted. EARAcceptWarning lets a
+	// result pass whose verifier has doubts.
+	EARKey           []byte
+	EARAcceptWarning bool
 }
 
 // Trusted reports whether no link is Failed or Missing, in the evidence or in
-// the report inside it; nor SelfAsserted, unless Options accept that.
+// the report inside it; nor SelfAsserted or Warned, unless Options accept that.
 func (q *Quote) Trusted() bool {
 	broken := slices.ContainsFunc(q.Links, func(l Link) bool {
-		return l.Status == Failed || l.Status == Missing || l.Status == SelfAsserted && !q.acceptsSelfAsserted
+		return l.Status == Failed || l.Status == Missing || l.Status == SelfAsserted && !q.acceptsSelfAsserted || l.Status == Warned && !q.acceptsWarned
 	})
 	return !broken && (q.Inside == nil || q.Inside.Trusted())
 }
@@ -230,6 +239,7 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"s390-hkd", len(o.S390.HostKeys) > 0}, {"s390-roots", len(o.S390.Roots) > 0},
 		{"s390-measurement", len(o.S390.Measurement) > 0}, {"s390-additional", len(o.S390.Additional) > 0},
 		{"s390-user-data", len(o.S390.UserData) > 0}, {"s390-cuid", len(o.S390.CUID) > 0},
+		{"ear-key", len(o.EARKey) > 0},
 		{"cca-key", len(o.CCAKey) > 0}, {"virtcca-roots", len(o.VirtCCARoots) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {

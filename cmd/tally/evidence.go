@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ type evidenceFlags struct {
 	require                         []string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
-	ccaKey, virtCCARoots            string
+	resultFlags
+	ccaKey, virtCCARoots string
 
 	s390 s390Flags
 
@@ -60,6 +62,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
 	f.s390.register(flags)
+	f.resultFlags.register(flags)
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
 
@@ -77,12 +80,13 @@ func checkGiven(cmd *cobra.Command) (err error) {
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
 	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ccaKey, f.virtCCARoots}
-	return append(own, f.s390.files()...)
+	own = append(own, f.s390.files()...)
+	return append(own, f.resultFlags.files()...)
 }
 
 // open reads and checks the evidence, and what is expected of it.
 func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
-	if f.quote == "" && f.values == "" {
+	if f.quote == "" && f.values == "" && f.ear == "" {
 		return nil, nil, errNoQuote
 	}
 	opts, err := f.options()
@@ -99,7 +103,7 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 	if err := expectHeader(opts.Expect, opts.S390.Header); err != nil {
 		return nil, nil, err
 	}
-	q, err := f.openPlaced(opts)
+	q, err := f.openWithResult(opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -110,9 +114,9 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 // openPlaced opens the quote, and places the registers of a TPM's by --values.
 func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 	if f.quote == "" {
-		return openQuote(f.values, opts)
+		return f.openQuote(f.values, opts)
 	}
-	q, err := openQuote(f.quote, opts)
+	q, err := f.openQuote(f.quote, opts)
 	switch {
 	case err != nil:
 		return nil, err
@@ -145,7 +149,7 @@ func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 // and machines run for months.
 const maxEvidence = 256 << 20
 
-func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
+func (f *evidenceFlags) openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	data, err := readEvidence(path)
 	if err != nil {
 		return nil, err
@@ -154,6 +158,7 @@ func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	f.opened = append(f.opened, sha256.Sum256(data))
 	return q, nil
 }
 
