@@ -32,6 +32,7 @@ var pages = map[string]func(t *testing.T, s *shell){
 	"auditor.md":      auditor,
 	"investigator.md": sources,
 	"sev.md":          sev,
+	"cca.md":          realm,
 }
 
 // built is a folder with tally and tallyd.

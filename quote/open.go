@@ -38,6 +38,8 @@ var formats = []format{
 	{"an SEV launch measurement, as QEMU or libvirt print it", isSEVText, openSEV},
 	{"a Secure Execution exchange file", isS390Exchange, openS390Exchange},
 	{"a Secure Execution request (ARCB), with its response in --s390-measurement and --s390-cuid", isS390Request, openS390Parts},
+	{"an Arm CCA or virtCCA token", isCCA, openCCA},
+	{"a token with its logs in JSON", isCCAEvidence, openCCAEvidence},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
 }
 

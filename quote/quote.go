@@ -44,6 +44,8 @@ const (
 	SEV      Kind = "sev"      // an SEV or SEV-ES launch measurement, MACed for the guest's owner
 	S390     Kind = "s390"     // the response of an IBM Z Secure Execution guest to an attestation request
 	EAR      Kind = "ear"      // an attestation result: registers and a judgement that another verifier signed
+	CCA      Kind = "cca"      // an Arm CCA attestation token
+	VirtCCA  Kind = "virtcca"  // Huawei's virtCCA's, with the device's certificate beside it
 )
 
 // Quote is one piece of evidence: the registers it carries, and how far it is
@@ -151,8 +153,8 @@ type Options struct {
 
 	// Report is the hardware's, which stands for a software TPM's key and for the
 	// quote that is opened: an SEV-SNP report, whose certificate is in Hardware if
-	// not behind it, a TD quote, a TDREPORT, or a Secure Execution exchange file, whose
-	// key is in S390.
+	// not behind it, a TD quote, a TDREPORT, a Secure Execution exchange file, whose
+	// key is in S390, or a realm's token, whose keys are in CCAKey or VirtCCARoots.
 	Report []byte
 	// AcceptSelfAsserted trusts a software TPM's quote without a report: its
 	// links stay SelfAsserted.
@@ -166,6 +168,12 @@ type Options struct {
 	// SNPRoots are trusted in place of AMD's certificates (PEM): the root, which
 	// is self-signed, and issuers on the way to it.
 	SNPRoots []byte
+	// CCAKey is a CCA platform attestation key (CPAK), or a set of them, which are
+	// trusted: PEM, DER, JSON Web Keys, or a list of trust anchors.
+	CCAKey []byte
+	// VirtCCARoots are Huawei's certificates (PEM or DER): the root, which is
+	// self-signed, and issuers on the way to it. The device's own is in Hardware.
+	VirtCCARoots []byte
 
 	// SVSMManifest is an SVSM's services manifest, or its vTPM's, which has the
 	// endorsement key of the vTPM whose quote is opened. Report stands for it,
@@ -253,6 +261,7 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"s390-measurement", len(o.S390.Measurement) > 0}, {"s390-additional", len(o.S390.Additional) > 0},
 		{"s390-user-data", len(o.S390.UserData) > 0}, {"s390-cuid", len(o.S390.CUID) > 0},
 		{"ear-key", len(o.EARKey) > 0},
+		{"cca-key", len(o.CCAKey) > 0}, {"virtcca-roots", len(o.VirtCCARoots) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {
 			return fmt.Errorf("--%s was given, and %s is not held against it", option.flag, evidence)
@@ -266,6 +275,7 @@ func (o *Options) inner() Options {
 	return Options{
 		Hardware: o.Hardware, Collateral: o.Collateral, TDXRoots: o.TDXRoots, SNPRoots: o.SNPRoots,
 		Time: o.Time, SkipSignature: o.SkipSignature, S390: o.S390,
+		CCAKey: o.CCAKey, VirtCCARoots: o.VirtCCARoots,
 	}
 }
 

@@ -59,7 +59,7 @@ func (a *tpmAttest) binding(key *tpmKey) []byte {
 
 // openSoft opens a quote that softAttest recognised.
 func openSoft(a *tpmAttest, opts *Options) (*Quote, error) {
-	if err := opts.only("a software TPM's quote", append([]string{"signature", "key", "report", "hardware", "collateral", "tdx-roots", "snp-roots"}, s390Flags...)...); err != nil {
+	if err := opts.only("a software TPM's quote", append([]string{"signature", "key", "report", "hardware", "collateral", "tdx-roots", "snp-roots", "cca-key", "virtcca-roots"}, s390Flags...)...); err != nil {
 		return nil, err
 	}
 	if len(opts.Report) == 0 {
@@ -80,8 +80,8 @@ func openSoft(a *tpmAttest, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the report: %w", err)
 	}
-	if report.Kind != SNP && report.Kind != TDX && report.Kind != TDReport && report.Kind != S390 {
-		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file", ErrUnsupported, report.Kind)
+	if !slices.Contains([]Kind{SNP, TDX, TDReport, S390, CCA, VirtCCA}, report.Kind) {
+		return nil, fmt.Errorf("%w: the report: of the kind %s, expected an SEV-SNP report, a TD quote, a TDREPORT, a Secure Execution exchange file or a realm's token", ErrUnsupported, report.Kind)
 	}
 	q.standFor(report, a, key, opts.Expect)
 	return q, nil
@@ -104,13 +104,15 @@ func (q *Quote) standFor(report *Quote, a *tpmAttest, key *tpmKey, expected rtmr
 	}
 	report.setLink(bound)
 
-	bank := report.Values[rtmr.SHA384]
-	for _, r := range slices.SortedFunc(maps.Keys(bank), rtmr.Register.Compare) {
-		switch {
-		case !r.Static():
-			report.Facts = append(report.Facts, Fact{r.String(), bank[r].String()})
-		case expected[rtmr.SHA384][r] == nil:
-			q.Warnings = append(q.Warnings, fmt.Sprintf("nothing is held here against the report's %s (--expect), which tells, beside that of an image that you trust, whether the guest runs what keeps these registers honestly", r))
+	for alg, bank := range report.Values { // no hardware has more than one
+		for _, r := range slices.SortedFunc(maps.Keys(bank), rtmr.Register.Compare) {
+			switch {
+			case report.Kind == S390: // its launch digest is of the image that the verifier gave
+			case !r.Static():
+				report.Facts = append(report.Facts, Fact{r.String(), bank[r].String()})
+			case expected[alg][r] == nil:
+				q.Warnings = append(q.Warnings, fmt.Sprintf("nothing is held here against the report's %s (--expect), which tells, beside that of an image that you trust, whether the guest runs what keeps these registers honestly", r))
+			}
 		}
 	}
 	q.Inside = report

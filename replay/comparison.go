@@ -161,15 +161,14 @@ func (c *comparison) chain(s *side, m *rtmr.Measurement) *chain {
 }
 
 func (c *comparison) registerOf(m *rtmr.Measurement) rtmr.Register {
-	if c.opts.Into == rtmr.KindNone || m.Register.Kind() != rtmr.KindPCR {
-		return m.Register
+	reg := m.Register
+	if c.opts.Into != rtmr.KindNone && reg.Kind() == rtmr.KindPCR {
+		if cc, ok := rtmr.PCR(reg.Index()).CC(); ok {
+			reg = cc
+		}
 	}
-	reg, ok := rtmr.PCR(m.Register.Index()).CC()
-	switch {
-	case !ok:
-		return m.Register
-	case c.opts.Into == rtmr.KindREM:
-		return reg.Realm()
+	if c.opts.Into == rtmr.KindREM {
+		reg = reg.Realm()
 	}
 	return reg
 }

@@ -17,7 +17,8 @@ type Options struct {
 	Banks []rtmr.Alg
 	// Into puts a PCR's measurements into the run-time register of the UEFI
 	// rule (rtmr.PCR.CC): KindRTMR for a TD's, KindREM for a realm's. KindNone
-	// leaves them in the PCR.
+	// leaves them in the PCR. With KindREM, a TD's registers are a realm's too: a CC
+	// log in SHA-384 does not say whose it is.
 	Into rtmr.Kind
 	// MRTD is a TD's launch measurement, SHA-384, over which its boot_aggregate
 	// may be; nil if not known.
@@ -133,9 +134,9 @@ func (f *Fold) Add(m *rtmr.Measurement) {
 	reg := m.Register
 	if f.opts.Into != rtmr.KindNone && reg.Kind() == rtmr.KindPCR {
 		reg, _ = rtmr.PCR(reg.Index()).CC()
-		if f.opts.Into == rtmr.KindREM {
-			reg = reg.Realm()
-		}
+	}
+	if f.opts.Into == rtmr.KindREM {
+		reg = reg.Realm()
 	}
 	if reg.IsZero() || reg.Static() {
 		f.static++

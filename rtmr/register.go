@@ -20,6 +20,13 @@ const (
 	KindPCR         // TPM: platform configuration registers 0..23
 	KindRTMR        // TDX: run-time measurement registers 0..3
 	KindREM         // Arm CCA: realm extensible measurements 0..3
+
+	// RISC-V's CoVE: a TVM's initial measurements 0..7, which are fixed once it is
+	// finalized, and its runtime measurements 0..17 (RISC-V CoVE specification, TVM
+	// Measurements). These are their names; no evidence and no log of a TVM is read
+	// here.
+	KindTVMInitial
+	KindTVMRuntime
 )
 
 // PCR is the index of a TPM's platform configuration register, 0 to 23.
@@ -52,6 +59,10 @@ var (
 const (
 	NumPCRs  = 24
 	NumRTMRs = 4
+
+	// The most that a TVM has: an implementation may have fewer.
+	NumTVMInitial = 8
+	NumTVMRuntime = 18
 )
 
 // Register returns the PCR's register; ok is false above 23.
@@ -93,6 +104,24 @@ func (i Index) REM() (r Register, ok bool) {
 		return Register{}, false
 	}
 	return Register{KindREM, uint8(i)}, true
+}
+
+// TVMInitial returns the initial measurement register of a CoVE TVM of that index;
+// ok is false above 7.
+func (i Index) TVMInitial() (r Register, ok bool) {
+	if i >= NumTVMInitial {
+		return Register{}, false
+	}
+	return Register{KindTVMInitial, uint8(i)}, true
+}
+
+// TVMRuntime returns the runtime measurement register of a CoVE TVM of that index;
+// ok is false above 17.
+func (i Index) TVMRuntime() (r Register, ok bool) {
+	if i >= NumTVMRuntime {
+		return Register{}, false
+	}
+	return Register{KindTVMRuntime, uint8(i)}, true
 }
 
 // Realm returns the Arm CCA register that stands where TDX has r: REM0 to REM3
@@ -138,12 +167,16 @@ func ParseRegister(s string) (Register, error) {
 			r, ok = Index(n).RTMR()
 		case "rem":
 			r, ok = Index(n).REM()
+		case "tvm-initial":
+			r, ok = Index(n).TVMInitial()
+		case "tvm-runtime":
+			r, ok = Index(n).TVMRuntime()
 		}
 		if ok && canonical {
 			return r, nil
 		}
 	}
-	return Register{}, fmt.Errorf("unknown register %q, expected pcr0..pcr23, rtmr0..rtmr3, rem0..rem3, mrtd, rim or launch", s)
+	return Register{}, fmt.Errorf("unknown register %q, expected pcr0..pcr23, rtmr0..rtmr3, rem0..rem3, tvm-initial0..tvm-initial7, tvm-runtime0..tvm-runtime17, mrtd, rim or launch", s)
 }
 
 // Kind returns the register's family.
@@ -156,7 +189,9 @@ func (r Register) Index() int { return int(r.index) }
 func (r Register) IsZero() bool { return r == Register{} }
 
 // Static reports whether the register is fixed at launch and cannot be extended.
-func (r Register) Static() bool { return r.kind >= KindMRTD && r.kind <= KindLaunch }
+func (r Register) Static() bool {
+	return r.kind >= KindMRTD && r.kind <= KindLaunch || r.kind == KindTVMInitial
+}
 
 // String returns the one spelling of the register: "pcr10", "rtmr2", "mrtd";
 // "-" for the zero value.
@@ -174,6 +209,10 @@ func (r Register) String() string {
 		return "rtmr" + strconv.Itoa(int(r.index))
 	case KindREM:
 		return "rem" + strconv.Itoa(int(r.index))
+	case KindTVMInitial:
+		return "tvm-initial" + strconv.Itoa(int(r.index))
+	case KindTVMRuntime:
+		return "tvm-runtime" + strconv.Itoa(int(r.index))
 	}
 	return "-"
 }
@@ -187,7 +226,7 @@ func (r *Register) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Compare orders registers: static ones, PCRs, RTMRs, REMs, each by index.
+// Compare orders registers: static ones, PCRs, RTMRs, REMs, a TVM's, each by index.
 func (r Register) Compare(s Register) int {
 	return cmp.Or(cmp.Compare(r.kind, s.kind), cmp.Compare(r.index, s.index))
 }

@@ -30,6 +30,7 @@ type evidenceFlags struct {
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
 	resultFlags
+	ccaKey, virtCCARoots string
 
 	s390 s390Flags
 
@@ -40,7 +41,7 @@ type evidenceFlags struct {
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, Secure Execution, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, an evidence bundle, recognised by content; - is standard input")
+	flags.StringVar(&f.quote, "quote", "", "the quote: TDX, TDREPORT, SEV-SNP, Secure Execution, Arm CCA, virtCCA, TPM, software TPM, Azure HCL report, go-attestation's or go-tpm-tools' bundle, an evidence bundle, recognised by content; - is standard input")
 	flags.StringVar(&f.values, "values", "", "register values: those of a TPM's quote, or alone, where there is no quote (JSON, what tpm2_pcrread prints or writes, or the files pcr-sha256/* of sysfs with their paths)")
 	flags.StringVar(&f.nonce, "nonce", "", "the nonce that was sent, in hexadecimal")
 	flags.StringVar(&f.signature, "signature", "", "a TPM quote's signature (TPMT_SIGNATURE)")
@@ -49,11 +50,13 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
-	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file; or for --svsm-manifest, an SEV-SNP report")
-	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; for SEV the platform's certificates, as sevctl exports them; or for the TDREPORT in one, a TD quote")
+	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote, a TDREPORT, a Secure Execution exchange file or a realm's token; or for --svsm-manifest, an SEV-SNP report")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; for SEV the platform's certificates, as sevctl exports them; for the TDREPORT in an HCL report a TD quote; for a virtCCA token the device's certificate")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
 	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
+	flags.StringVar(&f.ccaKey, "cca-key", "", "the CCA platform attestation key (CPAK) that signed an Arm CCA token's platform token, or a set of them, which is trusted as it is (PEM, DER, JSON Web Keys, or trust anchors with instance IDs)")
+	flags.StringVar(&f.virtCCARoots, "virtcca-roots", "", "certificates of Huawei's to trust for a virtCCA token: the root, and issuers on the way to it (PEM or DER); the device's certificate is --hardware")
 	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
 	flags.StringVar(&f.expect, "expect", "", "what registers have to be, launch measurements and others, whatever the logs say: JSON, as tally measure prints it")
 	flags.StringArrayVar(&f.require, "require", nil, "what a field of the quote has to be, by the name that the report shows: FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER; may be repeated")
@@ -80,7 +83,7 @@ func checkGiven(cmd *cobra.Command) (err error) {
 
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
-	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect}
+	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect, f.ccaKey, f.virtCCARoots}
 	return slices.Concat(own, f.s390.files(), f.resultFlags.files(), f.amd.files())
 }
 
@@ -200,6 +203,7 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
 		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
 		{f.amd.svsmManifest, &o.SVSMManifest}, {f.amd.certify, &o.Certify}, {f.amd.certifySignature, &o.CertifySignature}, {f.amd.tik, &o.TIK},
+		{f.ccaKey, &o.CCAKey}, {f.virtCCARoots, &o.VirtCCARoots},
 	} {
 		if file.path == "" {
 			continue

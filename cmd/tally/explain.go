@@ -236,6 +236,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 			// place, stands for an older quote by it; a report of its own it needs not.
 			own.report, own.hardware, own.collateral, own.tdxRoots, own.snpRoots = "", "", "", "", ""
 			own.s390 = s390Flags{}
+			own.ccaKey, own.virtCCARoots = "", ""
 			own.acceptSelfAsserted = c.quote.Trusted()
 		}
 		if len(parts) > 1 {

@@ -14,10 +14,11 @@ const (
 	SHA1   = 0x0004
 	SHA256 = 0x000B
 	SHA384 = 0x000C
+	SHA512 = 0x000D
 	SM3    = 0x0012
 )
 
-var hashes = map[uint16]crypto.Hash{SHA1: crypto.SHA1, SHA256: crypto.SHA256, SHA384: crypto.SHA384}
+var hashes = map[uint16]crypto.Hash{SHA1: crypto.SHA1, SHA256: crypto.SHA256, SHA384: crypto.SHA384, SHA512: crypto.SHA512}
 
 // Event types of TCG PFP 1.05 §10.4.1 that the assembled logs use.
 const (

@@ -33,6 +33,7 @@ const (
 	GoEventlog    = "github.com/google/go-eventlog"
 	GoAttestation = "github.com/google/go-attestation"
 	GoTDXGuest    = "github.com/google/go-tdx-guest"
+	CCAToken      = "github.com/veraison/ccatoken" // a token, and no log
 )
 
 // Log is one real log.
@@ -61,7 +62,7 @@ var moduleDirs = sync.OnceValues(func() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Dir}}", GoEventlog, GoAttestation, GoTDXGuest)
+	cmd := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Dir}}", GoEventlog, GoAttestation, GoTDXGuest, CCAToken)
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	dirs := map[string]string{}
