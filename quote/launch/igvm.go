@@ -133,7 +133,7 @@ func (l *igvmLoader) page(h igvmHeader) error {
 
 // maxParameters bounds the memory of all parameter areas, which takes no bytes in
 // the file and time to measure. They hold tables of some pages.
-const maxParameters = 1 << 30
+const maxParameters = 64 << 20
 
 // area defines memory that the loader fills: size (le64), index (le32), and the
 // offset of its initial data.

@@ -255,7 +255,7 @@ func TestIGVMErrors(t *testing.T) {
 			return end(f)
 		}(), "page data: data at 0x8, expected a page from "},
 		{"data beyond the file", end(launchtest.NewIGVM().Header(0x302, make([]byte, 8), []byte{snp, 0, 0, 0, 0, 0, 0, 0x10}, make([]byte, 8))), "page data: data at 0x10000000, expected a page from "},
-		{"area of no page", end(launchtest.NewIGVM().Area(0, 0)), "parameter area 0 has 0x0 bytes, expected whole pages of 0x1000, and 0x40000000 at most"},
+		{"area of no page", end(launchtest.NewIGVM().Area(0, 0)), "parameter area 0 has 0x0 bytes, expected whole pages of 0x1000, and 0x4000000 at most"},
 		{"area of part of a page", end(launchtest.NewIGVM().Area(7, 0x1800)), "parameter area 7 has 0x1800 bytes"},
 		{"large area", end(launchtest.NewIGVM().Area(0, 1<<40)), "parameter area 0 has 0x10000000000 bytes"},
 		{"area twice", end(launchtest.NewIGVM().Area(1, 0x1000).Area(1, 0x1000)), "parameter area 1 comes twice"},
@@ -263,7 +263,7 @@ func TestIGVMErrors(t *testing.T) {
 		{"no area", end(launchtest.NewIGVM().Insert(0x1000, snp, 3)), "there is no parameter area 3 that is not inserted yet"},
 		{"inserted twice", end(launchtest.NewIGVM().Area(1, 0x1000).Insert(0x1000, snp, 1).Insert(0x1000, snp, 1)), "no parameter area 1 that is not inserted yet"},
 		{"insert's address", end(launchtest.NewIGVM().Area(1, 0x1000).Insert(0x1001, snp, 1)), "parameter insert: the address 0x1001"},
-		{"large areas", end(launchtest.NewIGVM().Area(1, 1<<30).Area(2, 0x1000).Insert(0, snp, 1).Insert(0, snp, 2)), "all areas have 0x40001000 bytes, expected 0x40000000 at most"},
+		{"large areas", end(launchtest.NewIGVM().Area(1, 64<<20).Area(2, 0x1000).Insert(0, snp, 1).Insert(1<<32, snp, 2)), "all areas have 0x4001000 bytes, expected 0x4000000 at most"},
 		{"short insert", end(launchtest.NewIGVM().Header(0x303)), "parameter insert: 0 bytes, expected 16"},
 		{"no processor", launchtest.NewIGVM().Page(0x1000, snp, 0, 0, nil).Build(), "the file has no VMSA for SEV-SNP"},
 		{"no page and no processor", launchtest.NewIGVM().Build(), "the file has no VMSA for SEV-SNP"},
