@@ -1,6 +1,7 @@
 package launch_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -304,7 +305,7 @@ func FuzzIGVM(f *testing.F) {
 		le := binary.LittleEndian
 		if len(data) >= 32 { // or hardly any input has a checksum that is right
 			if end := uint64(le.Uint32(data[8:])) + uint64(le.Uint32(data[12:])); le.Uint32(data[8:]) == 24 && end <= uint64(len(data)) {
-				launchtest.Checksum(data)
+				data = launchtest.Checksum(bytes.Clone(data))
 			}
 		}
 		m, err := launch.IGVM{File: data, VMM: vmm}.Measure()
