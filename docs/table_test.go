@@ -8,7 +8,7 @@ import (
 )
 
 // cellLink is a cell's proof: a test's name, linked to the file that has it.
-var cellLink = regexp.MustCompile("^\\[(Test\\w+(?:/[\\w.-]+)*)\\]\\(([^)#]+)\\)(.*)$")
+var cellLink = regexp.MustCompile(`^\[(Test\w+(?:/[\w.-]+)*)\]\(([^)#]+)\)(.*)$`)
 
 // TestTable: each cell of README's table of TEEs is a test that is there, or empty.
 func TestTable(t *testing.T) {

@@ -72,7 +72,7 @@ func bindingLink(composites []rtmr.Composite, values rtmr.Values) Link {
 // both is the link that stands for two of the same name: the worse of them, or
 // what both say where they are alike.
 func both(l, m Link) Link {
-	severity := []Status{Verified, Skipped, NotChecked, SelfAsserted, Missing, Failed}
+	severity := []Status{Verified, Skipped, NotChecked, Warned, SelfAsserted, Missing, Failed}
 	switch a, b := slices.Index(severity, l.Status), slices.Index(severity, m.Status); {
 	case a > b || l.Text == m.Text:
 		return l

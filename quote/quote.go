@@ -41,6 +41,7 @@ const (
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
 	S390     Kind = "s390"     // the response of an IBM Z Secure Execution guest to an attestation request
+	EAR      Kind = "ear"      // an attestation result: registers and a judgement that another verifier signed
 )
 
 // Quote is one piece of evidence: the registers it carries, and how far it is
@@ -66,6 +67,7 @@ type Quote struct {
 
 	asked                    // of a hardware's report
 	acceptsSelfAsserted bool // Options.AcceptSelfAsserted
+	acceptsWarned       bool // Options.EARAcceptWarning
 }
 
 // asked is who asked the hardware for a report, and for what.
@@ -98,12 +100,13 @@ const (
 // Status is what came of checking a link.
 type Status string
 
-// The statuses. A quote with a Failed, Missing or SelfAsserted link is not trusted.
+// The statuses. A quote with a Failed, Missing, SelfAsserted or Warned link is not trusted.
 const (
 	Verified     Status = "verified"
 	Failed       Status = "failed"
 	Missing      Status = "missing"       // what the check needs is not there, and nothing holds without it
 	SelfAsserted Status = "self-asserted" // a software TPM's key that no hardware stands for
+	Warned       Status = "warning"       // another verifier has doubts, and it is for the caller to decide
 	NotChecked   Status = "not-checked"   // nothing was given to check it with; the rest holds without
 	Skipped      Status = "skipped"       // Options.SkipSignature
 )
@@ -174,13 +177,19 @@ type Options struct {
 	// SkipSignature lets an unsigned or wrongly signed quote pass: the links
 	// signature, chain and collateral become Skipped where they did not verify.
 	SkipSignature bool
+
+	// EARKey is what another verifier signs its results with: a public key or a
+	// certificate in PEM or DER, a JWK or a JWK set. It is trusted. EARAcceptWarning lets a
+	// result pass whose verifier has doubts.
+	EARKey           []byte
+	EARAcceptWarning bool
 }
 
 // Trusted reports whether no link is Failed or Missing, in the evidence or in
-// the report inside it; nor SelfAsserted, unless Options accept that.
+// the report inside it; nor SelfAsserted or Warned, unless Options accept that.
 func (q *Quote) Trusted() bool {
 	broken := slices.ContainsFunc(q.Links, func(l Link) bool {
-		return l.Status == Failed || l.Status == Missing || l.Status == SelfAsserted && !q.acceptsSelfAsserted
+		return l.Status == Failed || l.Status == Missing || l.Status == SelfAsserted && !q.acceptsSelfAsserted || l.Status == Warned && !q.acceptsWarned
 	})
 	return !broken && (q.Inside == nil || q.Inside.Trusted())
 }
@@ -222,6 +231,7 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"s390-hkd", len(o.S390.HostKeys) > 0}, {"s390-roots", len(o.S390.Roots) > 0},
 		{"s390-measurement", len(o.S390.Measurement) > 0}, {"s390-additional", len(o.S390.Additional) > 0},
 		{"s390-user-data", len(o.S390.UserData) > 0}, {"s390-cuid", len(o.S390.CUID) > 0},
+		{"ear-key", len(o.EARKey) > 0},
 	} {
 		if option.given && !slices.Contains(flags, option.flag) {
 			return fmt.Errorf("--%s was given, and %s is not held against it", option.flag, evidence)

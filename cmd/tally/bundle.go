@@ -40,7 +40,7 @@ func isBundle(path string) bool {
 // takeBundle makes a single argument, and no quote beside it, the quote: a bundle,
 // or what comes on standard input and has to be one.
 func (f *evidenceFlags) takeBundle(paths []string) (logs []string) {
-	if f.quote != "" || f.values != "" || len(paths) != 1 || paths[0] != "-" && !isBundle(paths[0]) {
+	if f.quote != "" || f.values != "" || len(paths) != 1 || (paths[0] != "-" || f.ear != "") && !isBundle(paths[0]) {
 		return paths
 	}
 	f.quote, f.alone = paths[0], true

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type evidenceFlags struct {
 	require                         []string
 	strict, skipSignature, overlaps bool
 	acceptSelfAsserted              bool
+	resultFlags
 
 	s390 s390Flags
 
@@ -57,6 +59,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
 	flags.BoolVar(&f.skipSignature, "insecure-skip-signature", false, "let a quote pass whose signature or certificates cannot be verified; the verdict says so")
 	f.s390.register(flags)
+	f.resultFlags.register(flags)
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
 }
 
@@ -74,12 +77,13 @@ func checkGiven(cmd *cobra.Command) (err error) {
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
 	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect}
-	return append(own, f.s390.files()...)
+	own = append(own, f.s390.files()...)
+	return append(own, f.resultFlags.files()...)
 }
 
 // open reads and checks the evidence, and what is expected of it.
 func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
-	if f.quote == "" && f.values == "" {
+	if f.quote == "" && f.values == "" && f.ear == "" {
 		return nil, nil, errNoQuote
 	}
 	opts, err := f.options()
@@ -96,7 +100,7 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 	if err := expectHeader(opts.Expect, opts.S390.Header); err != nil {
 		return nil, nil, err
 	}
-	q, err := f.openPlaced(opts)
+	q, err := f.openWithResult(opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,9 +111,9 @@ func (f *evidenceFlags) open() (*quote.Quote, rtmr.Values, error) {
 // openPlaced opens the quote, and places the registers of a TPM's by --values.
 func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 	if f.quote == "" {
-		return openQuote(f.values, opts)
+		return f.openQuote(f.values, opts)
 	}
-	q, err := openQuote(f.quote, opts)
+	q, err := f.openQuote(f.quote, opts)
 	switch {
 	case err != nil:
 		return nil, err
@@ -142,7 +146,7 @@ func (f *evidenceFlags) openPlaced(opts quote.Options) (*quote.Quote, error) {
 // and machines run for months.
 const maxEvidence = 256 << 20
 
-func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
+func (f *evidenceFlags) openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	data, err := readEvidence(path)
 	if err != nil {
 		return nil, err
@@ -151,6 +155,7 @@ func openQuote(path string, opts quote.Options) (*quote.Quote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	f.opened = append(f.opened, sha256.Sum256(data))
 	return q, nil
 }
 

@@ -227,6 +227,7 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 		own := *c.own
 		own.quote, own.nonce, own.values, own.signature = parts[0], "", "", ""
 		own.alone, own.expect, own.require = false, "", nil // of the quote that is explained
+		own.resultFlags = resultFlags{}
 		if c.quote.Kind == quote.SoftTPM && !isBundle(parts[0]) {
 			// It is by the same key. What stands for that, or was accepted in its
 			// place, stands for an older quote by it; a report of its own it needs not.

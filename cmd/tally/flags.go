@@ -19,6 +19,7 @@ type inputFlags struct {
 	realm                                            bool
 	statedKernel                                     string // the kernel's release, as a bundle says; a log may know better
 
+	digests  bool // logs are hashed as they are read
 	prints   bool // the command prints as it reads
 	asListed bool // an IMA list is wanted in its own bank alone if no other is asked for
 }

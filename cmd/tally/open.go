@@ -29,6 +29,7 @@ type log struct {
 	format string
 	source
 	notes []string // of the command's own, on how it reads the log
+	whole *digester
 	io.Closer
 }
 
@@ -65,12 +66,17 @@ func (f *inputFlags) open(path string, signs ima.Signs) (*log, error) {
 }
 
 func (f *inputFlags) read(path string, src io.ReadCloser, signs ima.Signs) (*log, error) {
+	var whole *digester
+	if f.digests {
+		whole = newDigester(src)
+		src = whole
+	}
 	in := bufio.NewReaderSize(src, eventlog.DetectSize)
 	prefix, err := in.Peek(eventlog.DetectSize)
 	if err != nil && err != io.EOF { // io.EOF: the log is shorter than that
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &log{path: printable(path), format: f.format, Closer: src}
+	l := &log{path: printable(path), format: f.format, whole: whole, Closer: src}
 	if l.format == "" && evidence.Is(prefix) {
 		return nil, l.fault(errBundle)
 	}

@@ -18,6 +18,7 @@ var errNotReconciled = errors.New("not reconciled")
 func newReconcile() *cobra.Command {
 	var in inputFlags
 	var own evidenceFlags
+	var result emitFlags
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "reconcile [--quote] QUOTE [LOG...]",
@@ -42,16 +43,25 @@ Exit status: 0 reconciled; 1 diverged or untrusted; 2 input or usage.`,
 			if err := checkGiven(cmd); err != nil {
 				return err
 			}
+			out, err := result.emitter(own.nonce)
+			if err != nil {
+				return err
+			}
+			in.digests = out != nil
 			c, err := newInvestigation(&in, &own, args)
 			if err != nil {
 				return err
 			}
 			report, err := c.reconcile(false)
+			if err == nil {
+				err = out.emit(c, report)
+			}
 			return report.tell(cmd, asJSON, err)
 		},
 	}
 	in.registerReading(cmd)
 	own.register(cmd)
+	result.register(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

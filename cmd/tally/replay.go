@@ -40,6 +40,8 @@ type logReport struct {
 	Copy     *copyReport   `json:"copy,omitempty"`
 
 	Incidents *incidents `json:"incidents,omitempty"` // of a journal that tells of some
+
+	sha256 string // of the file, if inputFlags.digests
 }
 
 // replayFlags are replay's own.
@@ -239,8 +241,9 @@ func foldLog(fold *replay.Fold, in *inputFlags, file logFile, signs *ima.Signs, 
 		report.Incidents = &told
 	}
 	if err != nil {
-		err = l.fault(err)
+		return report, l.fault(err)
 	}
+	report.sha256, err = l.whole.sum()
 	return report, err
 }
 

@@ -231,7 +231,9 @@ func lasts(r rtmr.Register) bool { return r != debugPCR && r != applicationPCR }
 var debugPCR, applicationPCR = rtmr.MustParse("pcr16"), rtmr.MustParse("pcr23")
 
 // ofTPM reports whether the quoted registers are a TPM's.
-func (q *quoteReport) ofTPM() bool { return q.Kind == quote.TPM || q.Kind == quote.Azure }
+func (q *quoteReport) ofTPM() bool {
+	return q.Kind == quote.TPM || q.Kind == quote.Azure || q.Kind == quote.EAR
+}
 
 // contradictions counts the entries that their own data or the boot log contradict.
 func (r *verdictReport) contradictions() (n int) {
@@ -305,6 +307,9 @@ func (r *verdictReport) success() string {
 	}
 	if names := r.Quote.named(quote.Skipped); names != "" {
 		s += "; skipped (--insecure-skip-signature): " + names + ", so anybody can have made this quote"
+	}
+	if names := r.Quote.named(quote.Warned); names != "" {
+		s += "; accepted with warnings (--ear-accept-warning): " + names
 	}
 	if names := r.Quote.named(quote.NotChecked); names != "" {
 		s += "; not checked: " + names
@@ -438,7 +443,7 @@ func (q *quoteReport) weakest() string {
 		}
 	}
 	for _, l := range q.Links {
-		if l.Status == quote.SelfAsserted {
+		if l.Status == quote.SelfAsserted || l.Status == quote.Warned {
 			return l.Name + ": " + l.Text
 		}
 	}
@@ -447,7 +452,7 @@ func (q *quoteReport) weakest() string {
 
 // where says where the hardware's report is that goes with the evidence.
 func (q *quoteReport) where() string {
-	if q.Kind == quote.SoftTPM {
+	if q.Kind == quote.SoftTPM || q.Inside.Kind == quote.EAR {
 		return "beside"
 	}
 	return "inside"

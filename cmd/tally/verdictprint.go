@@ -48,8 +48,11 @@ func (r *verdictReport) print(w io.Writer) {
 	}
 	fmt.Fprintln(w, "\nWho vouches for what")
 	heading := "  hardware    "
-	if r.Quote.Kind == quote.SoftTPM {
+	switch r.Quote.Kind {
+	case quote.SoftTPM:
 		heading = "  kernel      "
+	case quote.EAR:
+		heading = "  verifier    "
 	}
 	r.Quote.print(w, heading, "    ")
 	for _, l := range r.layers {
