@@ -29,10 +29,10 @@ registers; --vmm says which it is:
   gce       --product says which processor the host has.
   hyper-v   from an IGVM file.
 
---igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's, by
-QEMU or Hyper-V), which says itself what is added, and in which order. A KVM that
-does not know of SVSMs measures the guest's further processors, too, and then the
-digest is another one.
+--igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's), which
+says itself what is added; qemu and hyper-v differ in the order. A KVM that does not
+know of SVSMs measures the guest's further processors, too, and then the digest is
+another one.
 
 --guest-features is SEV_FEATURES of the VMSAs: 0x1, SNPActive, unless the host
 switches on more: Linux 6.6 and 6.7 as hosts add DebugSwap, 0x21. Hosts before
