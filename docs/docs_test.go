@@ -31,6 +31,7 @@ var pages = map[string]func(t *testing.T, s *shell){
 	"guest-owner.md":  guest,
 	"auditor.md":      auditor,
 	"investigator.md": sources,
+	"sev.md":          sev,
 }
 
 // built is a folder with tally and tallyd.

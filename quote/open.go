@@ -3,6 +3,7 @@ package quote
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tallystick/evidence"
@@ -32,9 +33,21 @@ var formats = []format{
 	{"go-tpm-tools' attestation", isGoTPMTools, openGoTPMTools},
 	{"an Azure HCL report", isHCL, openHCL},
 	{"an SEV-SNP attestation report", isSNP, openSNP},
+	{"SEV-SNP report as hexadecimal or base64 text", isSNPText, openSNPText},
+	{"an SEV attestation report", isSEVReportForm, openSEVReport},
+	{"an SEV launch measurement, as QEMU or libvirt print it", isSEVText, openSEV},
 	{"a Secure Execution exchange file", isS390Exchange, openS390Exchange},
 	{"a Secure Execution request (ARCB), with its response in --s390-measurement and --s390-cuid", isS390Request, openS390Parts},
 	{"register values (JSON, or as tpm2_pcrread and sysfs print them)", isValues, openValues},
+}
+
+// formatsFor are the formats that are tried: with a TIK first the one that has
+// nothing to be told by, but that a TIK was given.
+func formatsFor(opts *Options) []format {
+	if len(opts.TIK) == 0 {
+		return formats
+	}
+	return slices.Insert(slices.Clone(formats), 0, format{"an SEV launch measurement (48 bytes, or these in base64)", isSEV, openSEV})
 }
 
 // Open recognises a quote by its content and checks what vouches for it. The
@@ -42,7 +55,7 @@ var formats = []format{
 // read; what failed a check is told by the quote's Links.
 func Open(data []byte, opts Options) (*Quote, error) {
 	names := []string{}
-	for _, f := range formats {
+	for _, f := range formatsFor(&opts) {
 		if !f.detect(data) {
 			names = append(names, f.name)
 			continue

@@ -20,6 +20,9 @@ func TestUnusedOptions(t *testing.T) {
 		"signature": {Signature: []byte{1}}, "key": {Key: []byte{1}}, "ek-cert": {EKCert: []byte{1}}, "ek-roots": {EKRoots: []byte{1}},
 		"activation": {Activation: []byte{1}}, "hcl": {HCL: []byte{1}}, "hardware": {Hardware: []byte{1}}, "report": {Report: []byte{1}},
 		"collateral": {Collateral: fstest.MapFS{}}, "tdx-roots": {TDXRoots: []byte{1}}, "snp-roots": {SNPRoots: []byte{1}},
+		"svsm-manifest": {SVSMManifest: []byte{1}}, "report-nonce": {ReportNonce: []byte{1}}, "certify": {Certify: []byte{1}}, "certify-signature": {CertifySignature: []byte{1}},
+		"tik": {TIK: []byte{1}}, "sev-api": {SEVGuest: quote.SEVGuest{SEVAPI: &quote.SEVAPI{}}},
+		"sev-build": {SEVGuest: quote.SEVGuest{SEVBuild: new(uint8)}}, "sev-policy": {SEVGuest: quote.SEVGuest{SEVPolicy: new(uint32)}},
 	}
 	key := software(t, ecc256)
 	tdreport := make([]byte, quote.TDReportSize)
@@ -32,7 +35,7 @@ func TestUnusedOptions(t *testing.T) {
 		"TDREPORT":                  {tdreport, ""},
 		"SNP report":                {testdata.AttestationBytes, "hardware snp-roots"},
 		"values":                    {[]byte(`{"sha1":{"pcr1":"` + strings.Repeat("00", 20) + `"}}`), ""},
-		"TPM's quote":               {key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256)), "signature key ek-cert ek-roots activation hcl"},
+		"TPM's quote":               {key.attest(allOf(rtmr.SHA256), nil, valuesOf(rtmr.SHA256)), "signature key ek-cert ek-roots activation hcl svsm-manifest"},
 		"software TPM's quote":      {softQuote(t).Attest, "signature key report"},
 		"go-attestation's JSON":     {newBundle(t).forms(t)["go-attestation"], "key ek-cert ek-roots activation"},
 		"a bundle's TD quote":       {must(tdBundle(realQuotes(t)[0].data).Marshal()), "collateral tdx-roots"},

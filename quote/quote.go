@@ -40,6 +40,8 @@ const (
 	Azure    Kind = "azure"    // Azure's HCL report, alone or with its vTPM's quote
 	SNP      Kind = "snp"      // an SEV-SNP attestation report
 	Values   Kind = "values"   // bare register values, which nobody vouches for
+	SVSM     Kind = "svsm"     // a quote of an SVSM's vTPM, with the services manifest and the SEV-SNP report that stand for its key
+	SEV      Kind = "sev"      // an SEV or SEV-ES launch measurement, MACed for the guest's owner
 	S390     Kind = "s390"     // the response of an IBM Z Secure Execution guest to an attestation request
 	EAR      Kind = "ear"      // an attestation result: registers and a judgement that another verifier signed
 )
@@ -165,6 +167,22 @@ type Options struct {
 	// is self-signed, and issuers on the way to it.
 	SNPRoots []byte
 
+	// SVSMManifest is an SVSM's services manifest, or its vTPM's, which has the
+	// endorsement key of the vTPM whose quote is opened. Report stands for it,
+	// asked for with ReportNonce, 64 bytes: where that is nil with Nonce, and zeros
+	// behind it.
+	SVSMManifest, ReportNonce []byte
+	// Certify is a TPMS_ATTEST or TPM2B_ATTEST, of TPM2_Certify or
+	// TPM2_CertifyCreation, and CertifySignature its TPMT_SIGNATURE, by which an
+	// endorsement key that signs ties the attestation key to its TPM.
+	Certify, CertifySignature []byte
+
+	// TIK is the transport integrity key by which an SEV guest's launch is MACed
+	// for its owner: 16 bytes, or these as hexadecimal or base64 text. SEVGuest is
+	// what the MAC is over besides, where the evidence does not state it.
+	TIK []byte
+	SEVGuest
+
 	// Expect is what registers have to be. Evidence that states no launch digest, and
 	// is MACed over it, is verified by that; all else takes no notice of it here.
 	Expect rtmr.Values
@@ -227,6 +245,9 @@ func (o *Options) only(evidence string, flags ...string) error {
 		{"ek-cert", len(o.EKCert) > 0}, {"ek-roots", len(o.EKRoots) > 0}, {"activation", len(o.Activation) > 0},
 		{"hcl", len(o.HCL) > 0}, {"hardware", len(o.Hardware) > 0}, {"report", len(o.Report) > 0},
 		{"collateral", o.Collateral != nil}, {"tdx-roots", len(o.TDXRoots) > 0}, {"snp-roots", len(o.SNPRoots) > 0},
+		{"svsm-manifest", len(o.SVSMManifest) > 0}, {"report-nonce", len(o.ReportNonce) > 0},
+		{"certify", len(o.Certify) > 0}, {"certify-signature", len(o.CertifySignature) > 0},
+		{"tik", len(o.TIK) > 0}, {"sev-api", o.SEVAPI != nil}, {"sev-build", o.SEVBuild != nil}, {"sev-policy", o.SEVPolicy != nil},
 		{"s390-header", len(o.S390.Header) > 0}, {"s390-key", len(o.S390.Key) > 0}, {"s390-owner-key", len(o.S390.OwnerKey) > 0},
 		{"s390-hkd", len(o.S390.HostKeys) > 0}, {"s390-roots", len(o.S390.Roots) > 0},
 		{"s390-measurement", len(o.S390.Measurement) > 0}, {"s390-additional", len(o.S390.Additional) > 0},

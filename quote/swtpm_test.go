@@ -186,9 +186,32 @@ func (s *seeded) Read(p []byte) (int, error) {
 	return rand.Read(p)
 }
 
-// activateSwtpm makes a credential of a known seed, lets the TPM give the
-// secret back, and has the record verified down to the credential's bytes.
+// activateSwtpm has the record of an activation verified down to the credential's
+// bytes.
 func activateSwtpm(s *swtpm) {
+	t := s.t
+	t.Helper()
+	area, err := tpm2.Unmarshal[tpm2.TPMTPublic](s.read("ek.pub")[2:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := newAuthority(t, "manufacturer")
+	public, err := tpm2.Pub(*area)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := quote.Options{Signature: s.read("signature"), Key: s.read("ak.pub"), Nonce: []byte("nonce"), Activation: activationOf(s),
+		EKCert: root.issue(t, public, ekCertificate), EKRoots: root.pem(), Time: epoch}
+	q := open(t, s.read("message"), opts)
+	status(t, q, quote.Chain, quote.Verified, "its credential is what the seed")
+	if !q.Trusted() {
+		t.Errorf("%v", q.Links)
+	}
+}
+
+// activationOf makes a credential of a known seed, lets the TPM give the secret
+// back, and returns the record of that.
+func activationOf(s *swtpm) []byte {
 	t := s.t
 	t.Helper()
 	ekPublic := s.read("ek.pub")
@@ -215,21 +238,10 @@ func activateSwtpm(s *swtpm) {
 	s.run("tpm2_activatecredential -c ak.ctx -C ek.ctx -i credential -o secret -P session:session")
 	s.run("tpm2_flushcontext session")
 
-	root := newAuthority(t, "manufacturer")
-	public, err := tpm2.Pub(*area)
-	if err != nil {
-		t.Fatal(err)
-	}
 	record, err := json.Marshal(quote.Activation{EKPublic: ekPublic, AKPublic: s.read("ak.pub"), AKName: s.read("ak.name"),
 		Credential: credential, EncryptedSecret: encrypted, Sent: secret, Returned: s.read("secret"), Seed: seed})
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := quote.Options{Signature: s.read("signature"), Key: s.read("ak.pub"), Nonce: []byte("nonce"), Activation: record,
-		EKCert: root.issue(t, public, ekCertificate), EKRoots: root.pem(), Time: epoch}
-	q := open(t, s.read("message"), opts)
-	status(t, q, quote.Chain, quote.Verified, "its credential is what the seed")
-	if !q.Trusted() {
-		t.Errorf("%v", q.Links)
-	}
+	return record
 }

@@ -84,7 +84,7 @@ func openTDReport(data []byte, opts *Options) (*Quote, error) {
 	if err := opts.only("a TDREPORT"); err != nil {
 		return nil, err
 	}
-	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: tdxTrailing(p.Trailing), asked: asked{reportData: p.REPORTDATA}}
+	q := &Quote{Kind: TDReport, Version: int(p.Version), Values: p.values(), Facts: p.facts(), Warnings: append(tdxTrailing(p.Trailing), p.warnings()...), asked: asked{reportData: p.REPORTDATA}}
 	nonce, err := fieldNonce("REPORTDATA", p.REPORTDATA, opts.Nonce)
 	if err != nil {
 		return nil, err

@@ -280,6 +280,14 @@ func (b *TDXBody) policy() Link {
 	return Link{Policy, Verified, "TDATTRIBUTES has no debug bit set"}
 }
 
+// warnings tells of what the owner may not have meant to allow.
+func (b *TDXBody) warnings() []string {
+	if len(b.TDATTRIBUTES) < 4 || b.TDATTRIBUTES[3]&0x20 == 0 {
+		return nil
+	}
+	return []string{"TDATTRIBUTES.MIGRATABLE is set: the host may bind a migration TD of its own choice, which can take this one (--require TDATTRIBUTES.MIGRATABLE=0 refuses that)"}
+}
+
 // tdxTrailing tells of bytes behind the evidence that are no padding.
 func tdxTrailing(b []byte) []string {
 	if strings.Trim(string(b), "\x00") == "" {

@@ -427,6 +427,19 @@ func TestTDXDebug(t *testing.T) {
 	}
 }
 
+// A TD that may be migrated is told of: by whom, its owner may not have said.
+func TestTDXMigratable(t *testing.T) {
+	p := thePlatform()
+	for bit, want := range map[byte]int{0x20: 1, 0x40: 0} {
+		f := p.forgery(4, 0)
+		f.body[123] = bit
+		q := open(t, p.sign(f), p.options())
+		if len(q.Warnings) != want || want > 0 && !strings.Contains(q.Warnings[0], "MIGRATABLE is set") {
+			t.Errorf("bit %#x: warnings %q", bit, q.Warnings)
+		}
+	}
+}
+
 func TestTDXTrailing(t *testing.T) {
 	p := thePlatform()
 	for name, test := range map[string]struct {

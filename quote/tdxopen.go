@@ -29,7 +29,7 @@ func openTDX(data []byte, opts *Options) (*Quote, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Quote{Kind: TDX, Version: int(p.Version), Values: p.values(), Warnings: tdxTrailing(p.Trailing), asked: asked{reportData: p.REPORTDATA}}
+	q := &Quote{Kind: TDX, Version: int(p.Version), Values: p.values(), Warnings: append(tdxTrailing(p.Trailing), p.warnings()...), asked: asked{reportData: p.REPORTDATA}}
 	q.Facts = append([]Fact{
 		{"attestation key type", fmt.Sprintf("%d (ECDSA P-256)", p.AttestationKeyType)},
 		{"TEE type", fmt.Sprintf("%#x (TDX)", p.TEEType)},

@@ -15,6 +15,9 @@ func openTPMAttest(data []byte, opts *Options) (*Quote, error) {
 	if len(opts.HCL) > 0 {
 		return openAzure(data, opts)
 	}
+	if len(opts.SVSMManifest) > 0 {
+		return openSVSM(data, opts)
+	}
 	if err := opts.only("a TPM's quote without --hcl", "signature", "key", "ek-cert", "ek-roots", "activation"); err != nil {
 		return nil, err
 	}

@@ -17,9 +17,9 @@ const (
 	tpmAttestQuote = 0x8018     // TPM_ST_ATTEST_QUOTE
 )
 
-// attestTypes are the other structures that a TPM signs (Part 2 §6.9).
+// attestTypes are the structures that a TPM signs (Part 2 §6.9).
 var attestTypes = map[uint16]string{
-	0x8014: "nv", 0x8015: "command audit", 0x8016: "session audit", 0x8017: "certify",
+	0x8014: "nv", 0x8015: "command audit", 0x8016: "session audit", 0x8017: "certify", tpmAttestQuote: "quote",
 	0x8019: "time", 0x801a: "creation", 0x801c: "nv digest",
 }
 
@@ -59,21 +59,26 @@ func parseTPMAttest(data []byte) (*tpmAttest, error) {
 		}
 	}
 	a := &tpmAttest{raw: data[b.off:]}
-	a.header(b)
+	a.header(b, tpmAttestQuote)
 	a.selection = pcrSelections(b)
 	a.pcrDigest = b.sized("pcrDigest")
 	return a, b.end("the structure")
 }
 
-// header reads what all attestation structures begin with.
-func (a *tpmAttest) header(b *fields) {
+// header reads what all attestation structures begin with, and returns which of
+// the expected types it is.
+func (a *tpmAttest) header(b *fields, types ...uint16) (typ uint16) {
 	at := b.off
 	if magic := b.u32("magic"); magic != tpmGenerated {
 		b.fail(at, "magic", "0x%08x, expected 0x%08x, by which a TPM marks what it made itself", magic, uint32(tpmGenerated))
 	}
 	at = b.off
-	if typ := b.u16("type"); typ != tpmAttestQuote {
-		b.fail(at, "type", "0x%04x%s, expected 0x%04x for a quote", typ, inParens(attestTypes[typ]), tpmAttestQuote)
+	if typ = b.u16("type"); !slices.Contains(types, typ) {
+		expected := make([]string, len(types))
+		for i, t := range types {
+			expected[i] = fmt.Sprintf("0x%04x for a %s", t, attestTypes[t])
+		}
+		b.fail(at, "type", "0x%04x%s, expected %s", typ, inParens(attestTypes[typ]), strings.Join(expected, ", or "))
 	}
 	a.qualifiedSigner = b.sized("qualifiedSigner")
 	a.extraData = b.sized("extraData")
@@ -87,6 +92,7 @@ func (a *tpmAttest) header(b *fields) {
 	}
 	a.safe = safe == 1
 	a.firmwareVersion = b.u64("firmwareVersion")
+	return typ
 }
 
 // pcrSelections reads a TPML_PCR_SELECTION as the list of values that the TPM

@@ -128,22 +128,28 @@ func signatureLink(a *tpmAttest, s *tpmSignature, key *tpmKey) Link {
 	return Link{Signature, Verified, fmt.Sprintf("%s with %s by %s", scheme, hash, key)}
 }
 
-// checkSignature verifies with the hash given. What no TPM would have signed is
-// refused first: another scheme than the key's own, or a digest of the PCRs in
-// another hash than the signature's.
+// checkSignature verifies a quote's with the hash given. A digest of the PCRs in
+// another hash than the signature's no TPM would have signed.
 func checkSignature(a *tpmAttest, s *tpmSignature, key *tpmKey, hash rtmr.Alg) error {
+	if _, ok := cryptoHash[hash]; ok && len(a.pcrDigest) != hash.Size() {
+		return fmt.Errorf("pcrDigest has %d bytes, and the scheme's hash gives %d", len(a.pcrDigest), hash.Size())
+	}
+	return verifySigned(a.raw, s, key, hash)
+}
+
+// verifySigned verifies a signature of a structure with the hash given. Another
+// scheme than the key's own no TPM would have signed by.
+func verifySigned(raw []byte, s *tpmSignature, key *tpmKey, hash rtmr.Alg) error {
 	h, ok := cryptoHash[hash]
 	switch {
 	case !ok:
 		return errors.New("signatures in this hash cannot be verified here")
-	case len(a.pcrDigest) != hash.Size():
-		return fmt.Errorf("pcrDigest has %d bytes, and the scheme's hash gives %d", len(a.pcrDigest), hash.Size())
 	case key.scheme != 0 && s.scheme != 0 && key.scheme != s.scheme:
 		return fmt.Errorf("the key's own scheme is %s", key.scheme)
 	case key.hash != 0 && key.hash != hash:
 		return fmt.Errorf("the key's own hash is %s", key.hash)
 	}
-	digest := hash.AppendHash(nil, a.raw)
+	digest := hash.AppendHash(nil, raw)
 	switch public := key.public.(type) {
 	case *rsa.PublicKey:
 		return checkRSA(public, h, digest, s, key.scheme)

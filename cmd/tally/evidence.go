@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,8 @@ type evidenceFlags struct {
 	s390 s390Flags
 
 	alone bool // the quote was the only argument, and has to be a bundle
+
+	amd amdFlags
 }
 
 func (f *evidenceFlags) register(cmd *cobra.Command) {
@@ -46,8 +49,8 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.ekRoots, "ek-roots", "", "certificates of the TPM's manufacturer (PEM)")
 	flags.StringVar(&f.activation, "activation", "", "record of a credential activation, which ties the attestation key to the endorsement key (JSON)")
 	flags.StringVar(&f.hcl, "hcl", "", "Azure's HCL report, whose HCLAkPub is the key of the TPM quote")
-	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file")
-	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK certificate; or for the TDREPORT in one, a TD quote")
+	flags.StringVar(&f.report, "report", "", "the hardware's report that stands for a software TPM's key and quote: an SEV-SNP report, a TD quote, a TDREPORT or a Secure Execution exchange file; or for --svsm-manifest, an SEV-SNP report")
+	flags.StringVar(&f.hardware, "hardware", "", "what vouches for an SEV-SNP report, or the one in an HCL report: a VCEK's or VLEK's certificate, or a table of them, and AMD's revocation lists; for SEV the platform's certificates, as sevctl exports them; or for the TDREPORT in one, a TD quote")
 	flags.StringVar(&f.collateral, "collateral", "", "folder with Intel's collateral: TCB info, QE identity, revocation lists")
 	flags.StringVar(&f.tdxRoots, "tdx-roots", "", "certificates to trust in place of Intel's root (PEM)")
 	flags.StringVar(&f.snpRoots, "snp-roots", "", "certificates to trust in place of AMD's: the root, and issuers on the way to it (PEM)")
@@ -61,6 +64,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	f.s390.register(flags)
 	f.resultFlags.register(flags)
 	flags.BoolVar(&f.overlaps, "overlap", false, "IMA lists are parts of one, read one after another: fold once what one has in common with the end of the last")
+	f.amd.register(flags)
 }
 
 // checkGiven refuses a flag without a value, as a script's empty variable makes
@@ -77,8 +81,7 @@ func checkGiven(cmd *cobra.Command) (err error) {
 // files are all files of the evidence.
 func (f *evidenceFlags) files() []string {
 	own := []string{f.quote, f.values, f.signature, f.key, f.ekCert, f.ekRoots, f.activation, f.hcl, f.report, f.hardware, f.tdxRoots, f.snpRoots, f.expect}
-	own = append(own, f.s390.files()...)
-	return append(own, f.resultFlags.files()...)
+	return slices.Concat(own, f.s390.files(), f.resultFlags.files(), f.amd.files())
 }
 
 // open reads and checks the evidence, and what is expected of it.
@@ -196,6 +199,7 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		{f.signature, &o.Signature}, {f.key, &o.Key}, {f.ekCert, &o.EKCert}, {f.ekRoots, &o.EKRoots},
 		{f.activation, &o.Activation}, {f.hcl, &o.HCL}, {f.report, &o.Report}, {f.hardware, &o.Hardware},
 		{f.tdxRoots, &o.TDXRoots}, {f.snpRoots, &o.SNPRoots},
+		{f.amd.svsmManifest, &o.SVSMManifest}, {f.amd.certify, &o.Certify}, {f.amd.certifySignature, &o.CertifySignature}, {f.amd.tik, &o.TIK},
 	} {
 		if file.path == "" {
 			continue
@@ -221,5 +225,6 @@ func (f *evidenceFlags) options() (o quote.Options, err error) {
 		return o, err
 	}
 	o.SkipSignature, o.AcceptSelfAsserted = f.skipSignature, f.acceptSelfAsserted
-	return o, nil
+	err = f.amd.options(&o)
+	return o, err
 }

@@ -225,6 +225,9 @@ func (c *investigation) earlierValues(files []string) (all []rtmr.Values, err er
 			return nil, fmt.Errorf("--earlier %q, expected QUOTE, QUOTE,SIGNATURE or QUOTE,SIGNATURE,VALUES", spec)
 		}
 		own := *c.own
+		if own.amd.svsmManifest != "" && own.amd.reportNonce == "" {
+			own.amd.reportNonce = own.nonce // an SVSM's report is of the key, and so of all quotes by it
+		}
 		own.quote, own.nonce, own.values, own.signature = parts[0], "", "", ""
 		own.alone, own.expect, own.require = false, "", nil // of the quote that is explained
 		own.resultFlags = resultFlags{}

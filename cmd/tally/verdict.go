@@ -232,7 +232,7 @@ var debugPCR, applicationPCR = rtmr.MustParse("pcr16"), rtmr.MustParse("pcr23")
 
 // ofTPM reports whether the quoted registers are a TPM's.
 func (q *quoteReport) ofTPM() bool {
-	return q.Kind == quote.TPM || q.Kind == quote.Azure || q.Kind == quote.EAR
+	return q.Kind == quote.TPM || q.Kind == quote.Azure || q.Kind == quote.SVSM || q.Kind == quote.EAR
 }
 
 // contradictions counts the entries that their own data or the boot log contradict.
@@ -452,7 +452,7 @@ func (q *quoteReport) weakest() string {
 
 // where says where the hardware's report is that goes with the evidence.
 func (q *quoteReport) where() string {
-	if q.Kind == quote.SoftTPM || q.Inside.Kind == quote.EAR {
+	if q.Kind == quote.SoftTPM || q.Kind == quote.SVSM || q.Inside.Kind == quote.EAR {
 		return "beside"
 	}
 	return "inside"

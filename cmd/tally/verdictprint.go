@@ -97,8 +97,8 @@ func (q *quoteReport) print(w io.Writer, heading, indent string) {
 	for _, l := range q.Links {
 		fmt.Fprintf(w, "%s%-10s %s: %s\n", indent, l.Name, paintStatus(l.Status), l.Text)
 	}
-	for _, f := range q.Facts {
-		fmt.Fprintf(w, "%s%s: %s\n", indent, f.Name, brief(f.Value))
+	for _, line := range factLines(q.Facts) {
+		fmt.Fprintf(w, "%s%s\n", indent, line)
 	}
 	for _, text := range q.Warnings {
 		fmt.Fprintf(w, "%s%s %s\n", indent, caution("warning:"), text)
@@ -106,6 +106,27 @@ func (q *quoteReport) print(w io.Writer, heading, indent string) {
 	if q.Inside != nil {
 		q.Inside.print(w, indent+q.where()+" it: ", indent+"  ")
 	}
+}
+
+// factLines writes a fact a line, and the parts of a field, NAME.PART, behind it.
+func factLines(facts []quote.Fact) (lines []string) {
+	for i := 0; i < len(facts); i++ {
+		field := facts[i]
+		var parts []string
+		for ; i+1 < len(facts); i++ {
+			part, ok := strings.CutPrefix(facts[i+1].Name, field.Name+".")
+			if !ok {
+				break
+			}
+			parts = append(parts, part+" "+brief(facts[i+1].Value))
+		}
+		line := field.Name + ": " + brief(field.Value)
+		if len(parts) > 0 {
+			line += " (." + strings.Join(parts, ", .") + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // brief spares the reader a field of zeros.
