@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tallystick/quote/launch"
 	"tallystick/rtmr"
 )
 
@@ -91,6 +93,14 @@ func printValues(w io.Writer, values rtmr.Values) error {
 		}
 	}
 	return nil
+}
+
+// namePart names the file that an error of a measurement is about.
+func namePart(err error, paths map[string]string) error {
+	if part := (*launch.PartError)(nil); errors.As(err, &part) && paths[part.Part] != "" {
+		return fmt.Errorf("%s: %w", paths[part.Part], part.Err)
+	}
+	return err
 }
 
 // maxImage bounds a file that a guest is launched with and that is read whole.

@@ -66,7 +66,7 @@ func (f *measureSEVFlags) run(cmd *cobra.Command) error {
 	}
 	m, err := s.Measure()
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.ovmf, err)
+		return namePart(err, map[string]string{"firmware": f.ovmf})
 	}
 	notes := kernelNotes(s.Kernel)
 	if s.VCPUs != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -30,10 +29,10 @@ registers; --vmm says which it is:
   gce       --product says which processor the host has.
   hyper-v   from an IGVM file.
 
---igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's, by
-QEMU or Hyper-V), which says itself what is added, and in which order. A KVM that
-does not know of SVSMs measures the guest's further processors, too, and then the
-digest is another one.
+--igvm FILE is for guests that are launched from an IGVM file (Coconut SVSM's), which
+says itself what is added; qemu and hyper-v differ in the order. A KVM that does not
+know of SVSMs measures the guest's further processors, too, and then the digest is
+another one.
 
 --guest-features is SEV_FEATURES of the VMSAs: 0x1, SNPActive, unless the host
 switches on more: Linux 6.6 and 6.7 as hosts add DebugSwap, 0x21. Hosts before
@@ -101,7 +100,7 @@ func (f *measureSNPFlags) run(cmd *cobra.Command) error {
 	}
 	m, err := s.Measure()
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.ovmf, err)
+		return namePart(err, map[string]string{"firmware": f.ovmf, "SVSM": f.svsm})
 	}
 	s.VCPUs.Features |= launch.SNPActive
 	notes := append(kernelNotes(s.Kernel), f.vcpu.notes(&s.VCPUs, s.VMM)...)
@@ -140,6 +139,9 @@ func (f *measureSNPFlags) guest(cmd *cobra.Command) (s launch.SNP, err error) {
 	if s.VMM, err = launch.ParseVMM(f.vmm); err != nil {
 		return s, fmt.Errorf("--vmm: %w", err)
 	}
+	if s.VMM == launch.HyperV {
+		return s, errors.New("--vmm hyper-v launches guests from IGVM files: --igvm is missing")
+	}
 	if f.product != "" {
 		if s.VMM != launch.GCE {
 			return s, errors.New("--product is for --vmm gce: under other hypervisors it makes no difference")
@@ -174,11 +176,11 @@ func (f *measureSNPFlags) svsmImage(cmd *cobra.Command) (s *launch.SVSM, err err
 	}
 	s = &launch.SVSM{VarsSize: f.varsSize}
 	if f.varsFile != "" {
-		info, err := os.Stat(f.varsFile)
+		data, err := readImage(f.varsFile)
 		if err != nil {
 			return nil, err
 		}
-		s.VarsSize = uint64(info.Size())
+		s.VarsSize = uint64(len(data))
 	}
 	s.Image, err = readImage(f.svsm)
 	return s, err

@@ -149,10 +149,7 @@ func (f *tdxFlags) named(err error) error {
 	for i, path := range f.loaded {
 		paths[fmt.Sprintf("loaded image %d", i+1)] = path
 	}
-	if part := (*launch.PartError)(nil); errors.As(err, &part) && paths[part.Part] != "" {
-		return fmt.Errorf("%s: %w", paths[part.Part], part.Err)
-	}
-	return err
+	return namePart(err, paths)
 }
 
 // td reads the files and the other flags.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -114,7 +113,7 @@ func (f *vcpuFlags) sig(cmd *cobra.Command, vmm launch.VMM) (uint32, error) {
 		}
 		return sig, nil
 	case f.signature != "":
-		n, err := strconv.ParseUint(f.signature, 0, 32)
+		n, err := launch.ParseNumber(f.signature, 32)
 		if err != nil {
 			return 0, fmt.Errorf("--vcpu-sig %q, expected a number of 32 bits, such as 0x800f12", f.signature)
 		}

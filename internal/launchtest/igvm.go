@@ -112,22 +112,47 @@ func Pattern(seed byte) []byte {
 	return b
 }
 
-// Coconut is like the files that Coconut SVSM's igvmbuilder makes for QEMU: pages
-// for several platforms, zero pages without data, secrets, CPUID, parameters, and
-// the first processor at the end.
+// Coconut is like the files that Coconut SVSM's igvmbuilder makes for QEMU, in its
+// order (build, with --sort): first what is no page, and so the parameters, whose
+// insertions are for all platforms; then pages by their address, of which some have
+// no data, and the first processor as the last of them.
 func Coconut() *IGVM {
 	f := NewIGVM()
-	f.Page(0xFFC00000, TDXMask, 0, 0, Pattern(9))
+	f.Header(0x305, address(0x900000), numbers(SNPMask|TDXMask, 0x10000, 0, 0)) // required memory
+	f.Area(1, 0x3000).Area(0, 0x1000)
+	f.Insert(0x80A000, SNPMask|TDXMask, 1)
+	f.Insert(0x809000, SNPMask|TDXMask, 0)
 	f.Page(0x800000, SNPMask|TDXMask, 0, 0, Pattern(1))
-	f.Page(0x801000, SNPMask, 0, 0, Pattern(2))
-	f.Page(0x802000, SNPMask, 0, 0, nil)
+	f.Page(0x801000, SNPMask|TDXMask, 0, 0, Pattern(2))
+	f.Page(0x802000, SNPMask|TDXMask, 0, 0, nil)
+	f.Page(0x803000, SNPMask|TDXMask, 0, 0, nil)
 	f.Page(0x806000, SNPMask, 0, 1, nil)
 	f.Page(0x807000, SNPMask, 0, 2, Pattern(3))
 	f.Page(0x808000, SNPMask, 2, 0, nil)
-	f.Area(0, 0x1000).Area(1, 0x3000)
-	f.Insert(0x80A000, SNPMask, 1)
-	f.Insert(0x809000, SNPMask|TDXMask, 0)
-	f.Header(0x305, address(0x900000), numbers(SNPMask, 0x10000, 0, 0)) // required memory
-	f.Header(0x80000400, []byte{1, 2, 3})                               // unknown, and optional
+	f.Page(0xFFFFF000, TDXMask, 0, 0, Pattern(9))
 	return f.Context(0xFFFFFFFFF000, SNPMask, 0, Pattern(4))
+}
+
+// Interleaved has parameters among the pages, and a page behind the processor: what
+// QEMU holds back for them differs by what stands between two pages.
+func Interleaved() *IGVM {
+	f := NewIGVM()
+	f.Area(0, 0x2000).Area(1, 0x1000).Area(2, 0x1000).Area(3, 0x1000)
+	f.Page(0x10000, SNPMask, 0, 0, Pattern(1))
+	f.Page(0x11000, SNPMask, 0, 0, Pattern(2)) // goes on
+	f.Insert(0x80000, SNPMask, 0)
+	f.Page(0x12000, SNPMask, 0, 0, Pattern(3)) // not the next directive
+	f.Page(0x13000, SNPMask|TDXMask, 0, 0, Pattern(4))
+	f.Header(0x80000400, []byte{1, 2, 3}) // unknown, and optional
+	f.Page(0x14000, SNPMask|TDXMask, 0, 0, Pattern(5))
+	f.Page(0x15000, TDXMask, 0, 0, Pattern(6)) // no page of SEV-SNP's
+	f.Insert(0x82000, TDXMask, 1)
+	f.Insert(0x83000, SNPMask, 2)
+	f.Page(0x15000, SNPMask|TDXMask, 0, 0, nil) // no data
+	f.Context(0xFFFFFFFFF000, SNPMask, 0, Pattern(7))
+	f.Insert(0x84000, SNPMask, 3)
+	f.Page(0x16000, SNPMask|TDXMask, 2, 0, nil) // other flags
+	f.Page(0x17000, SNPMask|TDXMask, 2, 1, nil) // another type
+	f.Page(0x20000, SNPMask|TDXMask, 2, 1, nil) // not the next address
+	return f.Page(0x21000, SNPMask, 2, 1, nil)  // another mask
 }

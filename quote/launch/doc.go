@@ -4,7 +4,8 @@
 // [SNP] gives the launch digest that stands as MEASUREMENT in an SEV-SNP guest's
 // attestation report, [SEV] the one that an SEV or SEV-ES guest's launch
 // measurement is made with. [IGVM] is for SEV-SNP guests that are launched from an
-// IGVM file, as those with an SVSM are.
+// IGVM file, as those with an SVSM are. [TDX] gives MRTD, and RTMR0 to RTMR2 as far as
+// they follow from files; what follows here is of AMD's.
 //
 // A [Measurement] says of what it is made, part by part, with the digest after each
 // of them: of two measurements that differ, the first part whose digest differs is
@@ -25,7 +26,7 @@
 //     none of it.
 //   - For a kernel that QEMU hands to the firmware, a table of three SHA-256 digests,
 //     of command line, initrd and kernel: [KernelHashes].
-//   - The processors' registers at their start, a page each: [VMSA]. SEV has none
+//   - The processors' registers at their start, a page each: [VCPUs]. SEV has none
 //     of it.
 //
 // What the guest has when it runs, and is not in this, is not measured: ACPI

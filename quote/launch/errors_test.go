@@ -119,8 +119,11 @@ func TestHashKernelErrors(t *testing.T) {
 	if _, err := launch.HashKernel(iotest.ErrReader(broken), nil, ""); !errors.Is(err, broken) {
 		t.Errorf("kernel: %v", err)
 	}
-	if _, err := launch.HashKernel(strings.NewReader(""), iotest.ErrReader(broken), ""); !errors.Is(err, broken) {
+	if _, err := launch.HashKernel(strings.NewReader("k"), iotest.ErrReader(broken), ""); !errors.Is(err, broken) {
 		t.Errorf("initrd: %v", err)
+	}
+	if _, err := launch.HashKernel(strings.NewReader(""), nil, ""); err == nil || err.Error() != "the kernel is empty" {
+		t.Errorf("empty kernel: %v", err)
 	}
 	if _, err := launch.HashKernel(strings.NewReader(""), nil, "a\x00b"); err == nil || !strings.Contains(err.Error(), "zero byte") {
 		t.Errorf("command line: %v", err)

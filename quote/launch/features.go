@@ -25,7 +25,7 @@ var featureNames = []string{
 // ParseFeatures reads features as a number, decimal or with 0x, or as names that
 // are separated by commas: "0x21", "SNPActive,DebugSwap".
 func ParseFeatures(s string) (f Features, err error) {
-	if n, err := strconv.ParseUint(s, 0, 64); err == nil {
+	if n, err := ParseNumber(s, 64); err == nil {
 		return Features(n), nil
 	}
 	for name := range strings.SplitSeq(s, ",") {
@@ -36,6 +36,18 @@ func ParseFeatures(s string) (f Features, err error) {
 		f |= 1 << bit
 	}
 	return f, nil
+}
+
+// ParseNumber reads a number of so many bits, decimal or with 0x. A leading zero is
+// an error: it would be octal elsewhere.
+func ParseNumber(s string, bits int) (uint64, error) {
+	if hex, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+		return strconv.ParseUint(hex, 16, bits)
+	}
+	if len(s) > 1 && s[0] == '0' {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseUint(s, 10, bits)
 }
 
 // String returns the number, and the names of its bits: "0x21 (SNPActive,DebugSwap)".

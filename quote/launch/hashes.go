@@ -17,31 +17,34 @@ type KernelHashes struct {
 }
 
 // HashKernel digests a kernel's file, its initrd (nil if there is none, which has
-// the digest of no bytes), and its command line, to which QEMU adds a zero byte.
+// the digest of no bytes), and its command line, to which QEMU adds a zero byte. It
+// is an error if the kernel is empty, or if the command line has a zero byte.
 func HashKernel(kernel, initrd io.Reader, cmdline string) (h KernelHashes, err error) {
 	if strings.ContainsRune(cmdline, 0) {
 		return h, errors.New("the command line has a zero byte")
 	}
-	if err := hashFile(&h.Kernel, kernel); err != nil {
+	n, err := hashFile(&h.Kernel, kernel)
+	if err != nil {
 		return h, err
+	}
+	if n == 0 {
+		return h, errors.New("the kernel is empty")
 	}
 	if initrd == nil {
 		initrd = strings.NewReader("")
 	}
-	if err := hashFile(&h.Initrd, initrd); err != nil {
+	if _, err := hashFile(&h.Initrd, initrd); err != nil {
 		return h, err
 	}
 	h.Cmdline = sha256.Sum256([]byte(cmdline + "\x00"))
 	return h, nil
 }
 
-func hashFile(sum *[sha256.Size]byte, r io.Reader) error {
+func hashFile(sum *[sha256.Size]byte, r io.Reader) (n int64, err error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return err
-	}
+	n, err = io.Copy(h, r)
 	h.Sum(sum[:0])
-	return nil
+	return n, err
 }
 
 var (

@@ -2,14 +2,19 @@ package launch
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // IGVM is how an SEV-SNP guest is launched from an IGVM file, which says itself what
-// the guest has in its memory at the start, and in which order it is added: an SVSM
-// with its firmware, or another paravisor. The format is Microsoft's igvm_defs';
-// QEMU reads it in backends/igvm.c.
+// the guest has in its memory at the start: an SVSM with its firmware, or another
+// paravisor. The format is Microsoft's igvm_defs'; QEMU reads it in backends/igvm.c.
+//
+// Hyper-V adds it in the file's order. QEMU holds a run of page data back, and adds
+// it behind the parameters that are inserted meanwhile; and KVM measures the
+// processors behind all pages.
 type IGVM struct {
 	File []byte
 
@@ -22,9 +27,10 @@ type IGVM struct {
 // that the guest is given. What they are measured as is not known here.)
 //
 // The error gives the offset in the file of what is wrong. It is one, too, if the
-// file is signed for another launch digest; if KVM, which measures processors last
-// and at one address, comes to another digest than the file's order gives; and
-// where loaders differ: pages of 2 MiB, and shared ones.
+// file is signed for another launch digest, or twice; if it has a page twice, or a
+// processor elsewhere than KVM does; and where loaders differ: pages of 2 MiB,
+// shared ones, and parameters behind pages without data (Coconut's QEMU has another
+// order there than QEMU).
 func (g IGVM) Measure() (*Measurement, error) {
 	if g.VMM != QEMU && g.VMM != HyperV {
 		return nil, fmt.Errorf("%s launches no guests from IGVM files, expected %s or %s", g.VMM, QEMU, HyperV)
@@ -54,10 +60,11 @@ type igvmLoader struct {
 
 	pages    pages
 	run      *pageRun
+	held     heldPages
+	contexts []pageOf          // the processors that KVM measures when all pages are added
 	areas    map[uint32]uint64 // sizes of parameter areas; 0 once they are inserted
 	inserted uint64            // bytes of those that are
 	signed   []byte            // the launch digest that the file is signed for
-	vmsas    int
 }
 
 // directive adds what one directive says. Others, such as those that fill parameter
@@ -95,30 +102,38 @@ func (l *igvmLoader) page(h igvmHeader) error {
 	if err := checkPage("page data", gpa); err != nil {
 		return err
 	}
+	p := pageOf{name: "pages", gpa: gpa}
 	switch typ := h.u16(20); typ {
 	case 0:
-		if flags&unmeasured != 0 {
-			l.add("pages", PageUnmeasured, gpa, nil)
-			return nil
+		p.typ = PageUnmeasured
+		if flags&unmeasured == 0 {
+			content, err := l.file.page("page data", h.u32(12))
+			if err != nil {
+				return err
+			}
+			p.typ, p.content = PageNormal, content
 		}
-		content, err := l.file.page("page data", h.u32(12))
-		if err != nil {
-			return err
-		}
-		l.add("pages", PageNormal, gpa, content)
 	case 1:
-		l.add("secrets", PageSecrets, gpa, nil)
+		p.name, p.typ = "secrets", PageSecrets
 	case 2, 3: // CPUID_DATA, CPUID_XF
-		l.add("CPUID", PageCPUID, gpa, nil)
+		p.name, p.typ = "CPUID", PageCPUID
 	default:
 		return fmt.Errorf("page data: type %d, expected 0 to 3", typ)
 	}
+	if l.vmm != QEMU {
+		l.add(p)
+		return nil
+	}
+	if !l.held.goOnWith(h) {
+		l.release()
+	}
+	l.held.hold(h, p)
 	return nil
 }
 
 // maxParameters bounds the memory of all parameter areas, which takes no bytes in
 // the file and time to measure. They hold tables of some pages.
-const maxParameters = 1 << 30
+const maxParameters = 64 << 20
 
 // area defines memory that the loader fills: size (le64), index (le32), and the
 // offset of its initial data.
@@ -151,12 +166,18 @@ func (l *igvmLoader) insert(h igvmHeader) error {
 	if err := checkPage("parameter insert", gpa); err != nil {
 		return err
 	}
+	if err := checkPage("parameter insert", gpa+size-PageSize); err != nil {
+		return err
+	}
+	if l.held.inDoubt() {
+		return errors.New("parameter insert: pages without data are right before it: QEMU's versions differ in which of them they add first")
+	}
 	l.areas[index] = 0
 	if l.inserted += size; l.inserted > maxParameters {
 		return fmt.Errorf("parameter insert: all areas have %#x bytes, expected %#x at most", l.inserted, maxParameters)
 	}
 	for at := uint64(0); at < size; at += PageSize {
-		l.add("parameters", PageUnmeasured, gpa+at, nil)
+		l.add(pageOf{name: "parameters", typ: PageUnmeasured, gpa: gpa + at})
 	}
 	return nil
 }
@@ -171,8 +192,8 @@ func (l *igvmLoader) context(h igvmHeader) error {
 	if err := checkPage("VP context", gpa); err != nil {
 		return err
 	}
-	if l.vmm == QEMU && (gpa != vmsaGPA || int(index) != l.vmsas) {
-		return fmt.Errorf("VP context: processor %d at %#x, expected %d at %#x: KVM measures them in their order and at that address", index, gpa, l.vmsas, uint64(vmsaGPA))
+	if l.vmm == QEMU && (gpa != vmsaGPA || int(index) != len(l.contexts)) {
+		return fmt.Errorf("VP context: processor %d at %#x, expected %d at %#x: KVM measures them in their order and at that address", index, gpa, len(l.contexts), uint64(vmsaGPA))
 	}
 	if h.u32(12) == 0 {
 		return errors.New("VP context: no data, expected a VMSA's offset in the file")
@@ -181,10 +202,19 @@ func (l *igvmLoader) context(h igvmHeader) error {
 	if err != nil {
 		return err
 	}
-	l.flush()
-	l.vmsas++
-	l.pages.content(fmt.Sprintf("VMSA of vCPU %d", index), PageVMSA, gpa, content)
+	p := pageOf{fmt.Sprintf("VMSA of vCPU %d", index), PageVMSA, gpa, content}
+	if l.vmm == QEMU {
+		l.contexts = append(l.contexts, p)
+		return nil
+	}
+	l.processor(p)
 	return nil
+}
+
+// processor adds a processor, a part of its own.
+func (l *igvmLoader) processor(p pageOf) {
+	l.flush()
+	l.pages.content(p.name, p.typ, p.gpa, p.content)
 }
 
 // idBlock notes the launch digest that the file's ID block is for: mask (le32), 4
@@ -193,19 +223,28 @@ func (l *igvmLoader) idBlock(h igvmHeader) error {
 	if len(h.data) < 56 {
 		return fmt.Errorf("ID block: %d bytes, expected 56 at least", len(h.data))
 	}
-	if h.u32(0)&l.mask != 0 {
-		l.signed = h.data[8:56]
+	if h.u32(0)&l.mask == 0 {
+		return nil
 	}
+	if l.signed != nil {
+		return errors.New("ID block: a second one for SEV-SNP, expected one at most")
+	}
+	l.signed = h.data[8:56]
 	return nil
 }
 
-// finish checks what only the whole file tells.
+// finish adds what is left, and checks what only the whole file tells.
 func (l *igvmLoader) finish() (*Measurement, error) {
+	l.release()
 	l.flush()
-	if l.vmm == QEMU {
-		if err := l.likeKVM(); err != nil {
-			return nil, err
-		}
+	if err := checkOnce(l.pages.parts); err != nil {
+		return nil, err
+	}
+	if l.vmm == QEMU && len(l.contexts) == 0 {
+		return nil, errors.New("the file has no VMSA for SEV-SNP: what KVM measures of the processors it does not say")
+	}
+	for _, p := range l.contexts {
+		l.processor(p)
 	}
 	m := l.pages.measurement()
 	if l.signed != nil && !bytes.Equal(l.signed, m.Digest) {
@@ -214,14 +253,13 @@ func (l *igvmLoader) finish() (*Measurement, error) {
 	return m, nil
 }
 
-// likeKVM reports a file that KVM measures in another order.
-func (l *igvmLoader) likeKVM() error {
-	if l.vmsas == 0 {
-		return errors.New("the file has no VMSA for SEV-SNP: what KVM measures of the processors it does not say")
-	}
-	for _, p := range l.pages.parts[len(l.pages.parts)-l.vmsas:] {
-		if p.Type != PageVMSA {
-			return fmt.Errorf("%s of the type %s at %#x come after a VMSA: KVM measures VMSAs after all pages", p.Name, p.Type, p.GPA)
+// checkOnce reports a page that is there twice: the firmware processor adds a page
+// once. KVM's VMSAs, which all have one address, are not among the parts yet.
+func checkOnce(parts []Part) error {
+	sorted := slices.SortedFunc(slices.Values(parts), func(a, b Part) int { return cmp.Compare(a.GPA, b.GPA) })
+	for i := 1; i < len(sorted); i++ {
+		if a, b := sorted[i-1], sorted[i]; a.GPA+a.Size > b.GPA {
+			return fmt.Errorf("%s of the type %s at %#x are in memory that %s of the type %s at %#x have: such a guest is not launched", b.Name, b.Type, b.GPA, a.Name, a.Type, a.GPA)
 		}
 	}
 	return nil

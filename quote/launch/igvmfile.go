@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 )
 
 // The types of headers (igvm_defs, IgvmVariableHeaderType) that tell what is
@@ -17,9 +18,28 @@ const (
 	igvmVPContext         = 0x304
 	igvmIDBlock           = 0x30B
 
-	igvmLastKnown = 0x313
-	igvmOptional  = 1 << 31 // a loader may leave the header out
+	igvmOptional = 1 << 31 // a loader that does not know the header leaves it out
 )
+
+// igvmSections are the types of headers that there are. Those of a section stand
+// before those of the next.
+var igvmSections = [...]struct{ first, last uint32 }{
+	{igvmSupportedPlatform, 0x001},
+	{0x101, 0x106}, // initialization
+	{0x301, 0x313}, // directives
+}
+
+const igvmDirectives = 2 // their section
+
+// igvmSection is the section of a type of header; -1 if the type is unknown.
+func igvmSection(typ uint32) int {
+	for i, s := range igvmSections {
+		if typ >= s.first && typ <= s.last {
+			return i
+		}
+	}
+	return -1
+}
 
 // igvmFile is an IGVM file: a fixed header, variable headers, and data.
 type igvmFile struct {
@@ -30,9 +50,10 @@ type igvmFile struct {
 
 // igvmHeader is a variable header. Numbers in it are little-endian.
 type igvmHeader struct {
-	offset int // in the file
-	typ    uint32
-	data   []byte
+	offset    int // in the file
+	typ       uint32
+	data      []byte
+	directive int // which of the directives it is, from 1; 0 for other headers
 }
 
 func (h igvmHeader) u16(at int) uint16 { return binary.LittleEndian.Uint16(h.data[at:]) }
@@ -87,21 +108,33 @@ func parseIGVM(data []byte) (*igvmFile, error) {
 }
 
 // variable reads the variable headers: type and size (le32 each), and so many bytes,
-// filled up to a multiple of 8.
+// filled up to a multiple of 8. It leaves out those that are unknown and optional.
 func (f *igvmFile) variable(at int) error {
+	stage, directives := 0, 0
 	for at < f.start {
 		if f.start-at < 8 {
 			return fmt.Errorf("offset %#x: %d bytes are left of the variable headers, expected 8 at least", at, f.start-at)
 		}
 		typ, size := binary.LittleEndian.Uint32(f.data[at:]), binary.LittleEndian.Uint32(f.data[at+4:])
-		if uint64(size) > uint64(f.start-at-8) {
+		if (uint64(size)+7)&^7 > uint64(f.start-at-8) {
 			return fmt.Errorf("offset %#x: a header of %d bytes, and %d are left", at, size, f.start-at-8)
 		}
-		if typ&igvmOptional == 0 && (typ == 0 || typ > igvmLastKnown) {
-			return fmt.Errorf("offset %#x: a header of the unknown type %#x, which may not be left out", at, typ)
-		}
-		f.headers = append(f.headers, igvmHeader{at, typ, f.data[at+8:][:size:size]})
+		h := igvmHeader{offset: at, typ: typ, data: f.data[at+8:][:size:size]}
 		at += 8 + (int(size)+7)&^7
+		section := igvmSection(typ)
+		switch {
+		case section < 0 && typ&igvmOptional != 0:
+			continue
+		case section < 0:
+			return fmt.Errorf("offset %#x: a header of the unknown type %#x, which may not be left out", h.offset, typ)
+		case section < stage:
+			return fmt.Errorf("offset %#x: a header of the type %#x, expected platforms first, then what initializes, then directives", h.offset, typ)
+		case section == igvmDirectives:
+			directives++
+			h.directive = directives
+		}
+		stage = section
+		f.headers = append(f.headers, h)
 	}
 	return nil
 }
@@ -109,7 +142,7 @@ func (f *igvmFile) variable(at int) error {
 // snpMask is the bit of the directives that are for SEV-SNP: a header for each
 // platform has mask (le32), highest VTL (1 byte), platform (1 byte), version
 // (le16), shared boundary (le64).
-func (f *igvmFile) snpMask() (uint32, error) {
+func (f *igvmFile) snpMask() (mask uint32, err error) {
 	const snp = 2
 	for _, h := range f.headers {
 		if h.typ != igvmSupportedPlatform {
@@ -118,23 +151,31 @@ func (f *igvmFile) snpMask() (uint32, error) {
 		if err := h.size("supported platform", 16); err != nil {
 			return 0, fmt.Errorf("offset %#x: %w", h.offset, err)
 		}
-		if h.data[5] != snp {
+		switch {
+		case h.data[5] != snp:
 			continue
+		case mask != 0:
+			return 0, fmt.Errorf("offset %#x: supported platform: SEV-SNP comes twice", h.offset)
+		case bits.OnesCount32(h.u32(0)) != 1:
+			return 0, fmt.Errorf("offset %#x: supported platform: SEV-SNP's mask is %#x, expected one bit", h.offset, h.u32(0))
 		}
-		if h.u32(0) == 0 {
-			return 0, fmt.Errorf("offset %#x: SEV-SNP's mask is 0", h.offset)
-		}
-		return h.u32(0), nil
+		mask = h.u32(0)
 	}
-	return 0, errors.New("the file has nothing for SEV-SNP among its supported platforms")
+	if mask == 0 {
+		return 0, errors.New("the file has nothing for SEV-SNP among its supported platforms")
+	}
+	return mask, nil
 }
+
+// zeroPage is what all pages without data have.
+var zeroPage [PageSize]byte
 
 // page returns a page of the file's data; zeros for the offset 0, by which a header
 // says that it has none.
 func (f *igvmFile) page(field string, offset uint32) ([]byte, error) {
 	switch {
 	case offset == 0:
-		return make([]byte, PageSize), nil
+		return zeroPage[:], nil
 	case int64(offset) < int64(f.start) || int64(offset)+PageSize > int64(len(f.data)):
 		return nil, fmt.Errorf("%s: data at %#x, expected a page from %#x, to end by %#x", field, offset, f.start, len(f.data))
 	}

@@ -6,30 +6,37 @@ import (
 	"hash"
 )
 
+// pageOf is a page that a file has. The content is nil where it is not measured.
+type pageOf struct {
+	name    string // of its part
+	typ     PageType
+	gpa     uint64
+	content []byte
+}
+
 // pageRun is pages of one kind, one behind the other: a part.
 type pageRun struct {
 	Part
 	content hash.Hash // nil where it is not measured
 }
 
-// add adds a page, to the run before it if it goes on with that. content is nil
-// where it is not measured.
-func (l *igvmLoader) add(name string, typ PageType, gpa uint64, content []byte) {
-	if r := l.run; r == nil || r.Name != name || r.Type != typ || r.GPA+r.Size != gpa {
+// add adds a page, to the run before it if it goes on with that.
+func (l *igvmLoader) add(p pageOf) {
+	if r := l.run; r == nil || r.Name != p.name || r.Type != p.typ || r.GPA+r.Size != p.gpa {
 		l.flush()
-		l.run = &pageRun{Part: Part{Name: name, Type: typ, GPA: gpa}}
-		if content != nil {
+		l.run = &pageRun{Part: Part{Name: p.name, Type: p.typ, GPA: p.gpa}}
+		if p.content != nil {
 			l.run.content = sha256.New()
 		}
 	}
 	l.run.Size += PageSize
-	if content == nil {
-		l.pages.add(typ, gpa, nil)
+	if p.content == nil {
+		l.pages.add(p.typ, p.gpa, nil)
 		return
 	}
-	l.run.content.Write(content)
-	sum := sha512.Sum384(content)
-	l.pages.add(typ, gpa, sum[:])
+	l.run.content.Write(p.content)
+	sum := sha512.Sum384(p.content)
+	l.pages.add(p.typ, p.gpa, sum[:])
 }
 
 // flush ends the run.

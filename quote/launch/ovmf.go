@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -126,7 +127,7 @@ func (s Section) check() error {
 }
 
 func checkDisjoint(all []Section) error {
-	sorted := slices.SortedFunc(slices.Values(all), func(a, b Section) int { return int(int64(a.GPA) - int64(b.GPA)) })
+	sorted := slices.SortedFunc(slices.Values(all), func(a, b Section) int { return cmp.Compare(a.GPA, b.GPA) })
 	for i := 1; i < len(sorted); i++ {
 		if a, b := sorted[i-1], sorted[i]; a.end() > uint64(b.GPA) {
 			return fmt.Errorf("offset %#x: %s at %#x overlaps %s, which is at %#x and has %#x bytes", b.Offset, b.Type, b.GPA, a.Type, a.GPA, a.Size)

@@ -29,9 +29,26 @@ type SEV struct {
 // 55766, §6.5.1, GCTX.LD).
 //
 // The error says what is wrong with the image, with the offset in it, or what the
-// image cannot be launched with: it wraps ErrNoTable where it is no OVMF image and
-// that matters, which for SEV alone it does not.
+// image cannot be launched with: a *PartError, if it is about the image. It wraps
+// ErrNoTable where it is no OVMF image and that matters, which for SEV alone it does
+// not.
 func (s SEV) Measure() (*Measurement, error) {
+	if s.VCPUs != nil {
+		if err := s.VCPUs.check(QEMU); err != nil {
+			return nil, err
+		}
+		if s.VCPUs.Features&SNPActive != 0 {
+			return nil, fmt.Errorf("features %s: SNPActive is an SEV-SNP guest's", s.VCPUs.Features)
+		}
+	}
+	m, err := s.withFirmware()
+	if err != nil {
+		return nil, &PartError{"firmware", err}
+	}
+	return m, nil
+}
+
+func (s *SEV) withFirmware() (*Measurement, error) {
 	gpa, err := imageAddress(s.Firmware, fourGiB)
 	if err != nil {
 		return nil, err
@@ -73,12 +90,6 @@ func (e *encrypted) add(name string, gpa uint64, content []byte) {
 
 // processors adds the VMSAs of an SEV-ES guest.
 func (e *encrypted) processors(c *VCPUs, table Table) error {
-	if err := c.check(QEMU); err != nil {
-		return err
-	}
-	if c.Features&SNPActive != 0 {
-		return fmt.Errorf("features %s: SNPActive is an SEV-SNP guest's", c.Features)
-	}
 	add := func(name string, page []byte) { e.add(name, 0, page) }
 	if c.Raw != nil {
 		c.rawVMSAs(add)

@@ -64,7 +64,8 @@ func (s *SNP) vmsaGPA() uint64 {
 // report of such a guest. Its algorithm is SHA-384.
 //
 // The error says what is wrong with the image, with the offset in it, or what the
-// image cannot be launched with: it wraps ErrNoTable where it is no OVMF image.
+// image cannot be launched with: a *PartError, if it is about the image or about the
+// SVSM's. It wraps ErrNoTable where it is no OVMF image.
 func (s SNP) Measure() (*Measurement, error) {
 	s.VCPUs.Features |= SNPActive
 	if err := s.check(); err != nil {
@@ -72,11 +73,24 @@ func (s SNP) Measure() (*Measurement, error) {
 	}
 	gpa, err := imageAddress(s.Firmware, fourGiB)
 	if err != nil {
-		return nil, err
+		return nil, &PartError{"firmware", err}
 	}
+	measure, part := s.withFirmware, "firmware"
 	if s.SVSM != nil {
-		return s.withSVSM(gpa)
+		if err := s.SVSM.checkVars(gpa); err != nil {
+			return nil, err
+		}
+		measure, part = s.withSVSM, "SVSM"
 	}
+	m, err := measure(gpa)
+	if err != nil {
+		return nil, &PartError{part, err}
+	}
+	return m, nil
+}
+
+// withFirmware measures a guest whose image begins at an address.
+func (s *SNP) withFirmware(gpa uint64) (*Measurement, error) {
 	table, err := ParseTable(s.Firmware)
 	if err != nil {
 		return nil, err

@@ -30,35 +30,40 @@ func (s *SNP) checkSVSM() error {
 	return nil
 }
 
+// checkVars reports variables that do not fit below a firmware.
+func (s *SVSM) checkVars(firmware uint64) error {
+	if s.VarsSize >= firmware || s.VarsSize%PageSize != 0 {
+		return fmt.Errorf("the variables have %#x bytes, expected whole pages of %#x below the firmware", s.VarsSize, PageSize)
+	}
+	return nil
+}
+
 // withSVSM measures a guest with an SVSM below the firmware, which begins at an
 // address.
 func (s *SNP) withSVSM(firmware uint64) (*Measurement, error) {
 	image := s.SVSM.Image
-	if s.SVSM.VarsSize >= firmware || s.SVSM.VarsSize%PageSize != 0 {
-		return nil, fmt.Errorf("the variables have %#x bytes, expected whole pages of %#x below the firmware", s.SVSM.VarsSize, PageSize)
-	}
 	end := firmware - s.SVSM.VarsSize
 	gpa, err := imageAddress(image, end)
 	if err != nil {
-		return nil, fmt.Errorf("SVSM: %w", err)
+		return nil, err
 	}
 	table, all, err := svsmTable(image)
 	if err != nil {
-		return nil, fmt.Errorf("SVSM: %w", err)
+		return nil, err
 	}
 	if err := clear(all, "images", gpa, fourGiB); err != nil {
-		return nil, fmt.Errorf("SVSM: %w", err)
+		return nil, err
 	}
 	var p pages
 	p.content("firmware", PageNormal, firmware, s.Firmware)
 	p.content("SVSM", PageNormal, gpa, image)
 	if err := s.sections(&p, all, table); err != nil {
-		return nil, fmt.Errorf("SVSM: %w", err)
+		return nil, err
 	}
 	return s.processors(&p, func(fpu bool) (first, other *vmsa, err error) {
 		entry, err := svsmEntry(table, gpa, end)
 		if err != nil {
-			return nil, nil, fmt.Errorf("SVSM: %w", err)
+			return nil, nil, err
 		}
 		v := s.VCPUs.svsmStart(entry, fpu)
 		return v, v, nil

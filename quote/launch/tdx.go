@@ -167,9 +167,9 @@ type TDXMeasurement struct {
 // tdRegisters are those that firmware, loader and kernel extend.
 var tdRegisters = [...]rtmr.Register{rtmr.MustParse("rtmr0"), rtmr.MustParse("rtmr1"), rtmr.MustParse("rtmr2")}
 
-// PartError is an error in one of the things that a TD is launched with.
+// PartError is an error in one of the things that a guest is launched with.
 type PartError struct {
-	Part string // "firmware", "kernel", "disk", or "loaded image 1" and so on
+	Part string // "firmware"; of a TD "kernel", "disk", or "loaded image 1" and so on; "SVSM"
 	Err  error
 }
 

@@ -61,7 +61,7 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("%q: %v, %v, expected %#x", text, got, err, uint64(want))
 		}
 	}
-	for _, text := range []string{"", ",", "SNPActive,", "0x10000000000000000", "-1", "SNP"} {
+	for _, text := range []string{"", ",", "SNPActive,", "0x10000000000000000", "-1", "SNP", "021", "1_0", "0x", "0b1"} {
 		if got, err := launch.ParseFeatures(text); err == nil || !strings.Contains(err.Error(), "unknown feature") {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
