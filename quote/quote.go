@@ -191,8 +191,9 @@ type Options struct {
 	TIK []byte
 	SEVGuest
 
-	// Expect is what registers have to be. Evidence that states no launch digest, and
-	// is MACed over it, is verified by that; all else takes no notice of it here.
+	// Expect is what registers have to be. Evidence that is MACed over a launch digest
+	// and does not state it is verified by that; an SVSM is one by its launch digest.
+	// All else takes no notice of it here: the values are the caller's to compare.
 	Expect rtmr.Values
 
 	// S390 is what a Secure Execution guest's response is held against.

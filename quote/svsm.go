@@ -74,13 +74,24 @@ func openSVSM(attest []byte, opts *Options) (*Quote, error) {
 	}
 	report.Links = slices.DeleteFunc(report.Links, func(l Link) bool { return l.Name == Nonce })
 	bound := report.bindsManifest(opts.SVSMManifest, nonce)
-	if bound.Status == Verified && opts.Expect[rtmr.SHA384][rtmr.Launch] == nil {
-		bound.Status = NotChecked
-		bound.Text += ": by an SVSM, or by a guest without one, whose kernel runs there and makes up a TPM; which of them, the launch measurement tells, and none is expected (--expect)"
-	}
-	report.setLink(bound)
+	report.setLink(report.bySVSM(bound, opts.Expect[rtmr.SHA384][rtmr.Launch]))
 	q.Inside = report
 	return q, nil
+}
+
+// bySVSM holds the launch digest, which alone tells an SVSM from a guest without one,
+// against the expected one.
+func (q *Quote) bySVSM(bound Link, expected rtmr.Hex) Link {
+	launch := q.Values[rtmr.SHA384][rtmr.Launch]
+	switch {
+	case bound.Status != Verified:
+	case expected == nil:
+		bound.Status = NotChecked
+		bound.Text += ": by an SVSM, or by a guest without one, whose kernel runs there and makes up a TPM; which of them, the launch measurement tells, and none is expected (--expect)"
+	case !bytes.Equal(launch, expected):
+		return Link{Binding, Failed, fmt.Sprintf("the launch measurement is %s, expected the SVSM's, %s: a guest without one makes up a TPM", launch, expected)}
+	}
+	return bound
 }
 
 // svsmNonce is the nonce that the report was asked for with, nil if none was given.

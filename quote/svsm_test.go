@@ -345,8 +345,15 @@ func TestSVSMOfAnyGuest(t *testing.T) {
 			t.Errorf("%s: %v", name, q.Links)
 		}
 	}
+	g.opts.Expect = rtmr.Values{rtmr.SHA384: {rtmr.Launch: bytes.Repeat([]byte{1}, 48)}}
+	if q := open(t, g.attest, g.opts); q.Trusted() {
+		t.Error("an SVSM of another launch is trusted")
+	} else {
+		status(t, q.Inside, quote.Binding, quote.Failed, "expected the SVSM's")
+	}
+	g.opts.Expect = nil
 	g.opts.Report[0x50] ^= 1
-	status(t, open(t, g.attest, g.opts).Inside, quote.Binding, quote.Failed, "")
+	status(t, open(t, g.attest, g.opts).Inside, quote.Binding, quote.Failed, "REPORT_DATA")
 }
 
 // TestSVSMErrors: what cannot be read, or does not go together.
