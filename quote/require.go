@@ -22,7 +22,8 @@ type Requirement struct {
 
 var requirementText = regexp.MustCompile(`^([^=<>!\s]+)(=|>=|<=)([^\s=<>].*)$`)
 
-// ParseRequirement reads FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER.
+// ParseRequirement reads FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER. A value is written
+// as the report writes the field's.
 func ParseRequirement(text string) (Requirement, error) {
 	m := requirementText.FindStringSubmatch(text)
 	if m == nil {
@@ -66,11 +67,13 @@ func (r Requirement) check(q *Quote) Link {
 	return link
 }
 
+// met holds the field's value against the wanted one. To be equal they have to be written
+// in the same notation: bytes in hexadecimal have no 0x, and could be decimal digits.
 func (r Requirement) met(value string) (bool, error) {
 	have, isNumber := number(value)
-	want, wantsNumber := number(r.Value)
+	want, _ := number(r.Value)
 	switch {
-	case r.Operator == "=" && isNumber && wantsNumber:
+	case r.Operator == "=" && isNumber && is0x(value) && is0x(r.Value):
 		return have == want, nil
 	case r.Operator == "=":
 		return value == r.Value || isHex(value) && strings.EqualFold(value, r.Value), nil
@@ -79,6 +82,8 @@ func (r Requirement) met(value string) (bool, error) {
 	}
 	return slices.Contains([]int{0, map[string]int{">=": 1, "<=": -1}[r.Operator]}, cmp.Compare(have, want)), nil
 }
+
+func is0x(text string) bool { return strings.HasPrefix(text, "0x") }
 
 func isHex(text string) bool {
 	_, err := hex.DecodeString(text)

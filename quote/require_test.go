@@ -9,13 +9,13 @@ import (
 	"tallystick/quote"
 )
 
-// TestRequire: a field is held against what the caller wants, as a number where both
-// are numbers, and one that the evidence does not have is not met.
+// TestRequire: a field is held against what the caller wants, in its own notation, and as a
+// number by <= and >=; one that the evidence does not have is not met.
 func TestRequire(t *testing.T) {
 	for text, want := range map[string]quote.Status{
-		"VMPL=0": quote.Verified, "VMPL=0x0": quote.Verified, "VMPL<=0": quote.Verified, "VMPL>=0": quote.Verified,
+		"VMPL=0": quote.Verified, "VMPL=0x0": quote.Failed, "VMPL<=0": quote.Verified, "VMPL>=0": quote.Verified,
 		"VMPL=1": quote.Failed, "VMPL>=1": quote.Failed, "VMPL=0.0": quote.Failed,
-		"POLICY=0xb0000": quote.Verified, "POLICY=0xB0000": quote.Verified, "POLICY=720896": quote.Verified, "POLICY<=0xb0000": quote.Verified,
+		"POLICY=0xb0000": quote.Verified, "POLICY=0xB0000": quote.Verified, "POLICY=0x0b0000": quote.Verified, "POLICY=0xb0001": quote.Failed, "POLICY=720896": quote.Failed, "POLICY<=0xb0000": quote.Verified,
 		"POLICY>=0xb0001": quote.Failed, "POLICY<=720895": quote.Failed,
 		"HOST_DATA>=1": quote.Failed, "vmpl=0": quote.Missing, "DEBUG=0": quote.Missing,
 	} {
@@ -38,8 +38,8 @@ func TestRequire(t *testing.T) {
 
 // TestRequireInside: a field of the report inside counts as the evidence's own.
 func TestRequireInside(t *testing.T) {
-	q := &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "3"}, {Name: "NAME", Value: "Guest"}, {Name: "ID", Value: "c0ffee"}}, Inside: &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "2"}, {Name: "VMPL", Value: "0"}}}}
-	for text, want := range map[string]quote.Status{"NAME=Guest": quote.Verified, "NAME=guest": quote.Failed, "ID=c0FFee": quote.Verified, "SVN>=2": quote.Verified, "SVN>=3": quote.Failed, "VMPL=0": quote.Verified} {
+	q := &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "3"}, {Name: "NAME", Value: "Guest"}, {Name: "ID", Value: "c0ffee"}, {Name: "DATA", Value: "16"}}, Inside: &quote.Quote{Facts: []quote.Fact{{Name: "SVN", Value: "2"}, {Name: "VMPL", Value: "0"}}}}
+	for text, want := range map[string]quote.Status{"NAME=Guest": quote.Verified, "NAME=guest": quote.Failed, "ID=c0FFee": quote.Verified, "DATA=16": quote.Verified, "DATA=0x10": quote.Failed, "SVN>=2": quote.Verified, "SVN>=3": quote.Failed, "VMPL=0": quote.Verified} {
 		r, err := quote.ParseRequirement(text)
 		if err != nil {
 			t.Fatal(err)

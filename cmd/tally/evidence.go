@@ -59,7 +59,7 @@ func (f *evidenceFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.virtCCARoots, "virtcca-roots", "", "certificates of Huawei's to trust for a virtCCA token: the root, and issuers on the way to it (PEM or DER); the device's certificate is --hardware")
 	flags.StringVar(&f.mrtd, "mrtd", "", "the MRTD that is expected, in hexadecimal: no log holds it")
 	flags.StringVar(&f.expect, "expect", "", "what registers have to be, launch measurements and others, whatever the logs say: JSON, as tally measure prints it")
-	flags.StringArrayVar(&f.require, "require", nil, "what a field of the quote has to be, by the name that the report shows: FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER; may be repeated")
+	flags.StringArrayVar(&f.require, "require", nil, "what a field of the quote has to be, by the name and in the notation that the report shows: FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER; may be repeated")
 	flags.StringVar(&f.at, "at", "", "the time at which certificates and collateral have to be valid (RFC 3339); by default now")
 	flags.BoolVar(&f.strict, "strict", false, "fail, too, where a log ran on after the quote, or a register that a log extends is not quoted")
 	flags.BoolVar(&f.acceptSelfAsserted, "accept-self-asserted", false, "let a software TPM's quote pass that no hardware's report stands for; the verdict says so")
