@@ -2,7 +2,6 @@ package quote
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"regexp"
 	"slices"
@@ -20,7 +19,10 @@ type Requirement struct {
 	Value    string
 }
 
-var requirementText = regexp.MustCompile(`^([^=<>!\s]+)(=|>=|<=)([^\s=<>].*)$`)
+var (
+	requirementText = regexp.MustCompile(`^([^=<>!\s]+)(=|>=|<=)([^\s=<>].*)$`)
+	hexText         = regexp.MustCompile(`^(0x)?[[:xdigit:]]+$`)
+)
 
 // ParseRequirement reads FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER. A value is written
 // as the report writes the field's.
@@ -30,7 +32,7 @@ func ParseRequirement(text string) (Requirement, error) {
 		return Requirement{}, fmt.Errorf("%s, expected FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER", quoted(text))
 	}
 	r := Requirement{m[1], m[2], m[3]}
-	if _, ok := number(r.Value); !ok && r.Operator != "=" {
+	if _, ok := number(r.Value); !ok && (r.Operator != "=" || is0x(r.Value) && !hexText.MatchString(r.Value)) {
 		return Requirement{}, fmt.Errorf("%s: %s is no number, expected decimal digits, or 0x and hexadecimal ones", quoted(text), quoted(r.Value))
 	}
 	return r, nil
@@ -71,12 +73,12 @@ func (r Requirement) check(q *Quote) Link {
 // in the same notation: bytes in hexadecimal have no 0x, and could be decimal digits.
 func (r Requirement) met(value string) (bool, error) {
 	have, isNumber := number(value)
-	want, _ := number(r.Value)
+	want, wantsNumber := number(r.Value)
 	switch {
-	case r.Operator == "=" && isNumber && is0x(value) && is0x(r.Value):
+	case r.Operator == "=" && isNumber && wantsNumber && is0x(value) && is0x(r.Value):
 		return have == want, nil
 	case r.Operator == "=":
-		return value == r.Value || isHex(value) && strings.EqualFold(value, r.Value), nil
+		return value == r.Value || hexText.MatchString(value) && strings.EqualFold(value, r.Value), nil
 	case !isNumber:
 		return false, fmt.Errorf("%s is %s, which is no number", r.Field, value)
 	}
@@ -84,11 +86,6 @@ func (r Requirement) met(value string) (bool, error) {
 }
 
 func is0x(text string) bool { return strings.HasPrefix(text, "0x") }
-
-func isHex(text string) bool {
-	_, err := hex.DecodeString(text)
-	return err == nil
-}
 
 // number reads decimal digits, or hexadecimal ones behind 0x. Digits alone that begin
 // with 0, or are more than 32 bits have, are bytes in hexadecimal.
