@@ -75,7 +75,7 @@ func ParseBase(data []byte) (b Base, ok bool, err error) {
 	if !ok {
 		return b, false, nil
 	}
-	if err = readJSON(text, &b); err == nil {
+	if err = readJSON(text, maxStatement, &b); err == nil {
 		err = b.Registers.Validate()
 	}
 	if err != nil {

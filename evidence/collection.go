@@ -240,9 +240,9 @@ func itemValue(key string, raw []byte) ([]byte, error) {
 func (b *Bundle) take(key string, value []byte) error {
 	switch key {
 	case ItemStatement:
-		return readJSON(value, &b.Statement)
+		return readJSON(value, maxStatement, &b.Statement)
 	case ItemValues:
-		return readJSON(value, &b.Values)
+		return readJSON(value, maxValues, &b.Values)
 	case ItemTDQuote:
 		b.TDQuote = value
 	case ItemAttest:
@@ -272,7 +272,17 @@ func (b *Bundle) take(key string, value []byte) error {
 	return nil
 }
 
-func readJSON(data []byte, into any) error {
+// What is read into structures has bounds of its own, in bytes: a few bytes of JSON can
+// make an object of a hundred.
+const (
+	maxStatement = 1 << 20
+	maxValues    = 256 << 10
+)
+
+func readJSON(data []byte, most int, into any) error {
+	if len(data) > most {
+		return fmt.Errorf("%d bytes, expected %d at most", len(data), most)
+	}
 	err := json.Unmarshal(data, into)
 	var syntax *json.SyntaxError
 	var typ *json.UnmarshalTypeError

@@ -286,3 +286,23 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestReadLargeStatement: JSON is not decoded where a few bytes of it make a large object
+// each.
+func TestReadLargeStatement(t *testing.T) {
+	b := &evidence.Bundle{TDQuote: []byte{1}, Statement: evidence.Statement{Warnings: make([]string, 400_000)}}
+	data, err := b.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = evidence.Read(data)
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "statement: ") || !strings.Contains(err.Error(), "expected 1048576 at most") {
+		t.Errorf("%v", err)
+	}
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 8*uint64(len(data)) {
+		t.Errorf("%d bytes allocated for %d", allocated, len(data))
+	}
+}

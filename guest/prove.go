@@ -97,7 +97,10 @@ func (p *tpmProver) Finish(ctx context.Context, b *evidence.Bundle) error {
 			b.EKCertificate = certs[kind]
 		}
 	}
-	return err
+	if err != nil { // the quote stands without it
+		b.Statement.Warnings = append(b.Statement.Warnings, fmt.Sprintf("without a certificate of the endorsement key: %v", err))
+	}
+	return ctx.Err()
 }
 
 // softProver proves registers in the kernel by a key of this process, for which the

@@ -238,7 +238,7 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request) {
 	now, err := s.Helper.Extend(r.Context(), request.Register, request.Type, &request.App)
 	switch {
 	case errors.Is(err, ErrUndecided):
-		refuse(w, http.StatusInternalServerError, err)
+		answer(w, http.StatusInternalServerError, Refusal{Error: err.Error(), Undecided: true})
 	case now && err != nil:
 		answer(w, http.StatusAccepted, ExtendAnswer{Journaled: true, Error: err.Error()})
 	case errors.Is(err, ErrKeyUsed):
@@ -311,8 +311,10 @@ func answer(w http.ResponseWriter, code int, v any) {
 // Refusal is the body of every answer that is neither 200 nor 202.
 type Refusal struct {
 	Error string `json:"error"`
+	// Undecided says that nobody knows whether a measurement was extended (ErrUndecided).
+	Undecided bool `json:"undecided,omitempty"`
 }
 
 func refuse(w http.ResponseWriter, code int, err error) {
-	answer(w, code, Refusal{err.Error()})
+	answer(w, code, Refusal{Error: err.Error()})
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"tallystick/guest"
 	"tallystick/rtmr"
@@ -52,7 +54,22 @@ func (s *asked) ask(ctx context.Context, method, path string, body, into any) er
 		return err
 	}
 	defer answer.Body.Close()
-	return json.NewDecoder(answer.Body).Decode(into)
+	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
+		return &noAnswer{fmt.Errorf("the answer of the service: %w", err)}
+	}
+	return nil
+}
+
+// noAnswer says that a request was taken, or may have been, and what came of it is not
+// known.
+type noAnswer struct{ error }
+
+func (e *noAnswer) Unwrap() error { return e.error }
+
+// taken reports whether a request that failed may have reached the service.
+func taken(err error) bool {
+	var op *net.OpError
+	return !errors.As(err, &op) || op.Op != "dial"
 }
 
 // patience is for how long a request is sent again that was one too many.
@@ -76,6 +93,9 @@ func (s *asked) send(ctx context.Context, method, path string, body any) (*http.
 		}
 		answer, err := client.Do(request)
 		if err != nil {
+			if taken(err) {
+				return nil, &noAnswer{unanswered(where, err)}
+			}
 			return nil, unanswered(where, err)
 		}
 		if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusAccepted {
@@ -109,6 +129,9 @@ func refusal(answer *http.Response) error {
 	var refusal guest.Refusal
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&refusal); err != nil || refusal.Error == "" {
 		return fmt.Errorf("the service answers %s", answer.Status)
+	}
+	if refusal.Undecided {
+		return &noAnswer{errors.New(rtmr.Escape(refusal.Error))}
 	}
 	return errors.New(rtmr.Escape(refusal.Error))
 }
@@ -216,7 +239,9 @@ func store(path string, stdout io.Writer, answer *http.Response) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // in vain, once it is renamed
-	if err := errors.Join(f.Chmod(0o644), receive(f, answer), f.Close()); err != nil {
+	umask := unix.Umask(0)
+	unix.Umask(umask)
+	if err := errors.Join(f.Chmod(os.FileMode(0o666&^umask)), receive(f, answer), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)
@@ -238,6 +263,9 @@ func receive(w io.Writer, answer *http.Response) error {
 // asks again has it there twice.
 var errLater = errors.New("journaled, and extended later, before anything else: do not ask again")
 
+// errUnknown says that a measurement may be in the register, or come to be.
+var errUnknown = errors.New("it is not known whether it was extended: ask again only with the same --key")
+
 func extendCommand() *cobra.Command {
 	var at asked
 	var register, kind, file, key, name string
@@ -249,7 +277,8 @@ journal's entry, which has the content's digests, the name and the key.
 
 With --key, a request that is sent again extends nothing.
 
-Exit status: 0 extended; 2 it was not; 3 it is journaled, and will be.`,
+Exit status: 0 extended; 2 it was not; 3 it is journaled, and will be; 4 nobody knows,
+as where the service was killed meanwhile.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, flag := range [][2]string{{"register", register}, {"type", kind}, {"file", file}} {
@@ -267,6 +296,9 @@ Exit status: 0 extended; 2 it was not; 3 it is journaled, and will be.`,
 			}
 			var answer guest.ExtendAnswer
 			if err := at.ask(cmd.Context(), http.MethodPost, "/v1/extend", guest.ExtendRequest{Register: r, Type: kind, App: *app}, &answer); err != nil {
+				if errors.As(err, new(*noAnswer)) {
+					return fmt.Errorf("%w: %w", errUnknown, err)
+				}
 				return err
 			}
 			if answer.Journaled {

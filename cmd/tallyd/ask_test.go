@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // asks runs a command against a service that answers as the handler does.
@@ -51,6 +53,52 @@ func TestExtendLater(t *testing.T) {
 	}, "extend", "--register", "pcr12", "--type", "image", "--file", file(t))
 	if !errors.Is(err, errLater) || !strings.HasSuffix(err.Error(), "do not ask again: input/output error") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A request that was taken and not answered may have been carried out; one that nobody
+// took, or that was refused, was not.
+func TestExtendUnknown(t *testing.T) {
+	path := file(t)
+	extend := []string{"extend", "--register", "pcr12", "--type", "image", "--file", path}
+	for name, c := range map[string]struct {
+		answer  http.HandlerFunc
+		unknown bool
+	}{
+		"cut off":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true},
+		"answer cut": {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"extended":`) }, true},
+		"undecided": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			io.WriteString(w, `{"error":"gone","undecided":true}`)
+		}, true},
+		"refused": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(500)
+			io.WriteString(w, `{"error":"gone"}`)
+		}, false},
+		"wrong answer": {func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(404) }, false},
+	} {
+		_, err := asks(t, c.answer, extend...)
+		if err == nil || errors.Is(err, errUnknown) != c.unknown {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	cmd := command()
+	cmd.SetArgs(append(extend, "--socket", filepath.Join(t.TempDir(), "none")))
+	if err := cmd.ExecuteContext(t.Context()); err == nil || errors.Is(err, errUnknown) {
+		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// The evidence, which has the kernel's list, is its owner's to show.
+func TestEvidenceMode(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	out := filepath.Join(t.TempDir(), "evidence.cmw")
+	if _, err := asks(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "evidence") }, "evidence", "--nonce", "cafe", "-o", out); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(out); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
 

@@ -94,6 +94,11 @@ func (s *service) arm(ctx context.Context, device rtmr.Device, log *slog.Logger)
 		if s.seal {
 			return nil, fmt.Errorf("--seal: no guard for the device %s", device.Describe().Kind)
 		}
+		if s.guard == "yes" {
+			why := "no guard for the device " + device.Describe().Kind
+			log.Warn("no guard", "reason", why)
+			return &guarding{why: why}, nil
+		}
 		return &guarding{}, nil
 	}
 	g, err := guard.Arm(registers)

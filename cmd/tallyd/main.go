@@ -21,8 +21,11 @@ func main() {
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "tallyd:", err)
-		if errors.Is(err, errLater) {
+		switch {
+		case errors.Is(err, errLater):
 			os.Exit(3)
+		case errors.Is(err, errUnknown):
+			os.Exit(4)
 		}
 		os.Exit(2)
 	}

@@ -133,6 +133,9 @@ func (s *service) run(ctx context.Context) error {
 		return err
 	}
 	cfg.Facts = append(cfg.Facts, facts(tapped)...)
+	if err := s.folder(); err != nil { // where the guard's program is kept, too
+		return err
+	}
 	guarded, err := s.arm(ctx, chosen.Device, log)
 	if err != nil {
 		return err
@@ -140,9 +143,6 @@ func (s *service) run(ctx context.Context) error {
 	cfg.Facts = append(cfg.Facts, [2]string{"guard", guarded.String()})
 	cfg.About.Chosen, cfg.About.Guard = chosen.Why, guarded.status
 	cfg.About.Tap = func() []guest.TapStatus { return tapStatus(tapped) }
-	if err := s.folder(); err != nil {
-		return err
-	}
 	helper, err := guest.New(ctx, cfg)
 	if err != nil {
 		return err
@@ -254,9 +254,16 @@ func (s *service) bootLog(ctx context.Context, cfg *guest.Config) (err error) {
 	default:
 		return fmt.Errorf("--boot-log %q, expected yes, no or auto", s.boot)
 	}
-	if cfg.FirmwareLog, err = guest.FindBootLog(s.root); err != nil || cfg.FirmwareLog == nil {
+	if cfg.FirmwareLog, err = guest.FindBootLog(s.root); err != nil {
+		// Told, and no reason not to measure what comes.
+		cfg.Log.Warn("boot log", "error", err)
+		cfg.About.BootLog = &guest.BootLogStatus{Problem: err.Error()}
+		cfg.Facts = append(cfg.Facts, [2]string{"boot log", "cannot be read: " + err.Error()})
+		return nil
+	}
+	if cfg.FirmwareLog == nil {
 		cfg.Log.Info("boot log", "found", false)
-		if err == nil && s.boot != "no" {
+		if s.boot != "no" {
 			cfg.Own, err = guest.OwnEvents(s.root)
 		}
 		return err

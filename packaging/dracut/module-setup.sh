@@ -12,7 +12,7 @@ depends() {
 }
 
 installkernel() {
-	hostonly='' instmods tdx_guest
+	hostonly='' instmods tdx_guest sev-guest
 }
 
 install() {
