@@ -32,6 +32,31 @@ func TestInitramfsStart(t *testing.T) {
 	}
 }
 
+// The options are those that systemd takes from the same file, and no shell's to run.
+func TestInitramfsOptions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ file, want string }{
+		{"# TALLYD_OPTIONS=--guard yes\n", "run --guard no"},
+		{"TALLYD_OPTIONS=--register rtmr3\n", "run --register rtmr3"},
+		{"OTHER=1\nTALLYD_OPTIONS=\"--guard yes\"\nTALLYD_OPTIONS=\"--register rtmr3 --guard yes\"", "run --register rtmr3 --guard yes"},
+		{"TALLYD_OPTIONS='--poll 5s'\n", "run --poll 5s"},
+		{"TALLYD_OPTIONS=$(touch /run/ran)\n", "run $(touch /run/ran)"},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			t.Parallel()
+			out := inNamespaces(t, `printf '#!/bin/sh\ncase $1 in run) echo "$*" >/run/args; exec sleep 60;; *) [ -e /run/args ];; esac\n' >/run/tallyd; chmod +x /run/tallyd
+				cat >/run/default <<'end'
+`+strings.TrimSuffix(c.file, "\n")+`
+end
+				mount -t tmpfs none /sys/fs/bpf
+				sed 's,/usr/bin/tallyd,/run/tallyd,; s,/etc/default/tallyd,/run/default,' initramfs-tools/start >/run/start; /bin/sh /run/start; cat /run/args; ls /run/ran 2>/dev/null; true`)
+			if strings.TrimSpace(out) != c.want {
+				t.Errorf("%q, want %q", out, c.want)
+			}
+		})
+	}
+}
+
 // The script that stops it ends nothing else, and goes on if it cannot: here a first
 // process of a PID namespace, whom no process inside kills.
 func TestInitramfsStop(t *testing.T) {
