@@ -517,7 +517,7 @@ func FuzzEARClaims(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload, nonce []byte) {
 		token, err := jws.Sign(payload, jws.WithKey(fuzzSigner.alg, fuzzSigner.key))
 		if err != nil {
-			t.Skip()
+			return // nothing that could be signed
 		}
 		q, err := quote.OpenEAR(token, quote.Options{EARKey: key, Nonce: nonce, Time: resultAt})
 		if err != nil {

@@ -221,6 +221,22 @@ func (q *Quote) Trusted() bool {
 	return !broken && (q.Inside == nil || q.Inside.Trusted())
 }
 
+// Launch returns the static registers of the evidence and of the report inside it:
+// what was measured at launch, which no log holds.
+func (q *Quote) Launch() rtmr.Values {
+	launch := rtmr.Values{}
+	for at := q; at != nil; at = at.Inside {
+		for alg, bank := range at.Values {
+			for r, value := range bank {
+				if _, nearer := launch[alg][r]; r.Static() && !nearer {
+					launch.Set(alg, r, value)
+				}
+			}
+		}
+	}
+	return launch
+}
+
 // Link returns the link of that name; ok is false if the evidence has none.
 func (q *Quote) Link(name string) (l Link, ok bool) {
 	i := slices.IndexFunc(q.Links, func(l Link) bool { return l.Name == name })

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"tallystick/rtmr"
 )
 
 // Requirement is what a verifier wants a field of the evidence to be, beside what
@@ -96,20 +94,4 @@ func number(text string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	return n, err == nil && strconv.FormatUint(n, 10) == text
-}
-
-// Launch returns the static registers of the evidence and of the report inside it:
-// what was measured at launch, which no log holds.
-func (q *Quote) Launch() rtmr.Values {
-	launch := rtmr.Values{}
-	for at := q; at != nil; at = at.Inside {
-		for alg, bank := range at.Values {
-			for r, value := range bank {
-				if _, nearer := launch[alg][r]; r.Static() && !nearer {
-					launch.Set(alg, r, value)
-				}
-			}
-		}
-	}
-	return launch
 }

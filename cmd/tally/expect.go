@@ -72,26 +72,20 @@ func (f *evidenceFlags) requirements() (all []quote.Requirement, err error) {
 
 // unexpected lists the registers that are not what the caller expects, or that the
 // quote does not carry.
-func (r *verdictReport) unexpected(expected rtmr.Values) (out []string) {
-	var other, absent []string
+func (r *verdictReport) unexpected() (out []string) {
 	for _, o := range r.Registers {
 		if o.Unexpected() {
-			other = append(other, o.Alg.String()+":"+o.Register.String())
+			out = append(out, fmt.Sprintf("%s:%s is not what was expected of it", o.Alg, o.Register))
 		}
 	}
-	for alg, bank := range expected {
+	var absent []string
+	for alg, bank := range r.expected {
 		for register := range bank {
 			if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg == alg && o.Register == register }) {
-				absent = append(absent, alg.String()+":"+register.String())
+				absent = append(absent, fmt.Sprintf("the quote carries no %s:%s, of which a value was expected", alg, register))
 			}
 		}
 	}
 	slices.Sort(absent)
-	for _, name := range other {
-		out = append(out, name+" is not what was expected of it")
-	}
-	for _, name := range absent {
-		out = append(out, "the quote carries no "+name+", of which a value was expected")
-	}
-	return out
+	return append(out, absent...)
 }

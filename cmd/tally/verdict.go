@@ -188,7 +188,7 @@ func (r *verdictReport) failures(strict bool) (out []string) {
 	if names := r.named(replay.Mismatch); names != "" {
 		out = append(out, "the logs do not fold to what is quoted of "+names)
 	}
-	out = append(out, r.unexpected(r.expected)...)
+	out = append(out, r.unexpected()...)
 	if names := r.named(replay.Unlogged); names != "" {
 		out = append(out, "no log explains how "+names+" moved")
 	}
@@ -328,15 +328,15 @@ func (r *verdictReport) accounted() string {
 		if o.Events > 0 && (o.Status == replay.Match || o.Status == replay.LogAhead) {
 			logged++
 		}
-		if o.Expected != nil {
-			expected = append(expected, o.Register.String())
+		if name := o.Register.String(); o.Expected != nil && !slices.Contains(expected, name) {
+			expected = append(expected, name)
 		}
 	}
 	s := fmt.Sprintf("the logs explain all %d quoted values that moved", logged)
 	if logged == 1 {
 		s = "the logs explain the one quoted value that moved"
 	}
-	names := strings.Join(slices.Compact(expected), ", ")
+	names := strings.Join(expected, ", ")
 	switch {
 	case names == "":
 		return s
