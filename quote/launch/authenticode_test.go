@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,8 +94,8 @@ const debianKernel = "6.12/boot/vmlinuz-6.12.117+deb13-cloud-amd64"
 // measuredFiles are the SHA-256 of shim, GRUB and the kernels.
 var measuredFiles = [4]string{"e103c5d02657879f141b086ed703584d28bb9e2721b423333be085ee1b4d397b", "970bccf30d50a10b6f8559474a8de0f61218431c0f969a22231f8c8542573565", "ed8f0dbdbefe3994093937f5ee934818ae902b88cb0b6bc423811c10d55b87b0", "7435b9178e91998f4f70774510c4ffad6764a08c64b17f7ef9c4252ea5948932"}
 
-// logged returns the SHA-384 digests of a fixture's events of a type, in order.
-func logged(t *testing.T, fixture, kind string) (digests []string) {
+// bootEvents are what the firmware of a fixture's machine logged.
+func bootEvents(t testing.TB, fixture string) iter.Seq[rtmr.Measurement] {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "..", "fixtures", fixture, "boot.bin"))
 	if err != nil {
@@ -104,10 +105,22 @@ func logged(t *testing.T, fixture, kind string) (digests []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for m, err := range r.Measurements() {
-		if err != nil {
-			t.Fatal(err)
+	return func(yield func(rtmr.Measurement) bool) {
+		for m, err := range r.Measurements() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(m) {
+				return
+			}
 		}
+	}
+}
+
+// logged returns the SHA-384 digests of a fixture's events of a type, in order.
+func logged(t *testing.T, fixture, kind string) (digests []string) {
+	t.Helper()
+	for m := range bootEvents(t, fixture) {
 		for _, d := range m.Digests {
 			if m.Entry.Type() == kind && d.Alg == rtmr.SHA384 {
 				digests = append(digests, hex.EncodeToString(d.Sum))

@@ -6,12 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"tallystick/eventlog"
 	"tallystick/internal/readertest"
 	"tallystick/quote/launch"
 	"tallystick/rtmr"
@@ -22,18 +19,7 @@ import (
 // empty.
 func diskOf(t testing.TB, fixture string, sector int) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "fixtures", fixture, "boot.bin"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := eventlog.NewReader(bytes.NewReader(data), eventlog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for m, err := range r.Measurements() {
-		if err != nil {
-			t.Fatal(err)
-		}
+	for m := range bootEvents(t, fixture) {
 		if m.Entry.Type() == "EV_EFI_GPT_EVENT" {
 			event := m.Entry.Data()
 			disk := make([]byte, 2*sector+128*128)
