@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"tallystick/quote"
 	"tallystick/rtmr"
@@ -70,22 +72,31 @@ func (f *evidenceFlags) requirements() (all []quote.Requirement, err error) {
 	return all, nil
 }
 
-// unexpected lists the registers that are not what the caller expects, or that the
-// quote does not carry.
+// unexpected lists the registers that are not what the caller expects, and those that
+// the quote does not carry.
 func (r *verdictReport) unexpected() (out []string) {
+	var other, absent []string
 	for _, o := range r.Registers {
 		if o.Unexpected() {
-			out = append(out, fmt.Sprintf("%s:%s is not what was expected of it", o.Alg, o.Register))
+			other = append(other, o.Alg.String()+":"+o.Register.String())
 		}
 	}
-	var absent []string
-	for alg, bank := range r.expected {
-		for register := range bank {
+	for _, alg := range slices.Sorted(maps.Keys(r.expected)) {
+		for _, register := range slices.SortedFunc(maps.Keys(r.expected[alg]), rtmr.Register.Compare) {
 			if !slices.ContainsFunc(r.Registers, func(o registerReport) bool { return o.Alg == alg && o.Register == register }) {
-				absent = append(absent, fmt.Sprintf("the quote carries no %s:%s, of which a value was expected", alg, register))
+				absent = append(absent, alg.String()+":"+register.String())
 			}
 		}
 	}
-	slices.Sort(absent)
-	return append(out, absent...)
+	switch names := strings.Join(other, ", "); len(other) {
+	case 0:
+	case 1:
+		out = append(out, names+" is not what was expected of it")
+	default:
+		out = append(out, names+" are not what was expected of them")
+	}
+	if len(absent) > 0 {
+		out = append(out, "the quote carries no "+strings.Join(absent, ", ")+", of which a value was expected")
+	}
+	return out
 }
